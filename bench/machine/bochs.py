@@ -1,0 +1,397 @@
+"""One run of Debian's Bochs: its configuration, its process, its end.
+
+Owns the emulator's process: it lives in a process group of its own and never outlives the run,
+whatever ends the run. Input comes only from disk images and fixed time, so two runs of the same
+machine give the same ticks; a terminal (interactive runs) is the one exception.
+"""
+
+import ctypes
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+import tty
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import MachineError
+from .image import CYLINDER, HEADS, SECTORS_PER_TRACK
+
+BIOS = Path("/usr/share/bochs/BIOS-bochs-latest")
+VGA_BIOS = Path("/usr/share/bochs/VGABIOS-lgpl-latest")
+SEED_SOURCE = Path(__file__).with_name("fixed-seed.c")
+SEED_LIBRARY = Path(__file__).resolve().parents[2] / "build/fixed-seed.so"
+DISKS_MAX = 4
+CPUS_MAX = 8
+MEMORY_MIN, MEMORY_MAX = 32, 8192  # MiB
+HOST_MEMORY_MAX = 2048  # MiB; Bochs allocates no more, a larger guest is swapped to a file
+ESCAPE = 0x1D  # Ctrl-] ends an interactive run
+POLL_S = 0.1
+
+# What Bochs's log says when a run is over, other than by the watcher's wish.
+# Both regular ways to switch off are "panics" in its words.
+POWERED_OFF = re.compile(r"^(\d+)[a-z]\[[^\]]*\] .*(ACPI control: soft power off|Shutdown port)",
+                         re.M)
+LAST_TICK = re.compile(r"^(\d{6,})[a-z]\[", re.M)
+PANIC = re.compile(r"^\d+p\[.*", re.M)
+
+
+@dataclass
+class Machine:
+    """A PC. `disks` are image paths in the order of BIOS drives 80h, 81h, ..."""
+
+    disks: list
+    model: str = "corei7_skylake_x"
+    cpus: int = 1
+    ips: int = 10_000_000  # ticks per emulated second
+    memory_mib: int = 1024
+    ignore_bad_msrs: bool = True
+    extra: list = field(default_factory=list)  # further bochsrc lines, verbatim
+
+    def check(self):
+        """Raise a MachineError, one line, for what Bochs would refuse less clearly."""
+        self.check_cpu()
+        if not MEMORY_MIN <= self.memory_mib <= MEMORY_MAX:
+            raise MachineError(f"memory of {self.memory_mib} MiB: "
+                               f"the machine has {MEMORY_MIN} to {MEMORY_MAX} MiB")
+        if not 1 <= len(self.disks) <= DISKS_MAX:
+            raise MachineError(f"{len(self.disks)} disks: the machine has 1 to {DISKS_MAX}")
+        for disk in map(Path, self.disks):
+            if not disk.is_file():
+                raise MachineError(f"missing disk image {disk}")
+            if disk.stat().st_size < CYLINDER:
+                raise MachineError(f"disk image {disk} is too small: {disk.stat().st_size} bytes, "
+                                   f"one cylinder is {CYLINDER}")
+        for rom, package in ((BIOS, "bochsbios"), (VGA_BIOS, "vgabios")):
+            if not rom.is_file():
+                raise MachineError(f"missing ROM file {rom} (Debian package {package})")
+
+    def check_cpu(self):
+        if not 1 <= self.cpus <= CPUS_MAX:
+            raise MachineError(f"{self.cpus} CPUs: the machine has 1 to {CPUS_MAX}")
+        models = cpu_models()
+        if self.model not in models:
+            raise MachineError(f"unknown CPU model {self.model}; Bochs has: {' '.join(models)}")
+
+    def bochsrc(self, com1, log):
+        """The configuration file's text; COM1 is the `mode=` part of the serial port."""
+        host = min(self.memory_mib, HOST_MEMORY_MAX)
+        lines = [
+            'display_library: rfb, options="timeout=0"',
+            "config_interface: textconfig",
+            f"cpu: model={self.model}, count={self.cpus}:1:1, ips={self.ips}, "
+            f"reset_on_triple_fault=0, ignore_bad_msrs={int(self.ignore_bad_msrs)}",
+            f"memory: guest={self.memory_mib}, host={host}",
+            f"romimage: file={BIOS}",
+            f"vgaromimage: file={VGA_BIOS}",
+            "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14",
+            "ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15",
+        ]
+        for i, disk in enumerate(map(Path, self.disks)):
+            lines.append(f"ata{i // 2}-{('master', 'slave')[i % 2]}: type=disk, mode=flat, "
+                         f"path={disk.resolve()}, cylinders={disk.stat().st_size // CYLINDER}, "
+                         f"heads={HEADS}, spt={SECTORS_PER_TRACK}")
+        lines += [
+            "boot: disk",
+            f"com1: enabled=1, {com1}",
+            "sound: driver=dummy",  # a host without sound would end Bochs 2.7
+            "clock: sync=none, time0=1700000000",
+            "vga: extension=vbe, update_freq=5, realtime=0",  # else retrace follows the host's clock
+            "panic: action=fatal",
+            "error: action=report",
+            "info: action=report",
+            "debug: action=ignore",
+            f"log: {log}",
+        ]
+        return "\n".join(lines + self.extra) + "\n"
+
+
+@dataclass
+class Verdict:
+    """How a run ended.
+
+    ended   "power-off"    the guest switched the machine off
+            "matched"      the watcher had seen what it wanted
+            "stalled"      nothing on the serial line for too long
+            "out of time"  the overall limit
+            "bochs failed" the emulator gave up; `detail` says why
+            "escaped"      the user ended an interactive run
+    ticks   at the power-off; else the last tick seen in Bochs's log, or None
+    """
+
+    ended: str
+    detail: str
+    ticks: int
+    wall_s: float
+    serial: Path
+    log: Path
+
+    @property
+    def ok(self):
+        return self.ended in ("power-off", "matched")
+
+    def serial_text(self):
+        return self.serial.read_bytes().decode("utf-8", "replace")
+
+    def last_lines(self, count=20):
+        """The end of the serial log, or of Bochs's own log if the guest never spoke."""
+        lines = self.serial_text().splitlines()
+        if not lines and self.log.is_file():
+            lines = self.log.read_text(errors="replace").splitlines()
+        return lines[-count:]
+
+
+def bochs_path():
+    path = shutil.which("bochs")
+    if not path:
+        raise MachineError("missing tool bochs (Debian package bochs)")
+    return path
+
+
+def cpu_models():
+    """The CPU models that the installed Bochs knows, in its order."""
+    said = _help("cpu")
+    listed = said.partition("Supported CPU models:")[2]
+    return re.findall(r"^([a-z][a-z0-9_]*)$", listed, re.M)
+
+
+def version():
+    """For example "Bochs 2.7"."""
+    found = re.search(r"Bochs x86 Emulator (\S+)", _help("cpu"))
+    return f"Bochs {found.group(1)}" if found else "Bochs"
+
+
+def _help(topic):
+    done = subprocess.run([bochs_path(), "-q", "--help", topic], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout
+
+
+def run(machine, out_dir, on_serial=None, on_tick=None, limit_s=1800, stall_s=240,
+        terminal=False):
+    """Run MACHINE to its end; always returns with Bochs gone. Gives a Verdict.
+
+    out_dir    takes bochsrc, bochs.log, bochs.out and serial.log
+    on_serial  called with each piece of serial output (bytes); a true result ends the run
+    on_tick    called about ten times a second; a true result ends the run
+    stall_s    wall seconds without serial output before giving up
+    terminal   the serial port is this process's terminal; no limits then
+    """
+    machine.check()
+    out_dir = Path(out_dir).resolve()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    serial, log = out_dir / "serial.log", out_dir / "bochs.log"
+    serial.write_bytes(b"")
+    log.unlink(missing_ok=True)
+    line = _Terminal(serial) if terminal else _File(serial)
+    with line, _Process(machine, out_dir, line.com1, log) as process:
+        started = time.monotonic()
+        ended, detail = _follow(process, line, on_serial, on_tick, started,
+                                None if terminal else limit_s, None if terminal else stall_s)
+        wall_s = time.monotonic() - started
+    return _verdict(ended, detail, wall_s, serial, log)
+
+
+def _follow(process, line, on_serial, on_tick, started, limit_s, stall_s):
+    """Pass serial output on until something ends the run: (how, detail)."""
+    last_output = started
+    while True:
+        running = process.alive()  # asked first: what it wrote before it ended still counts
+        data = line.read()
+        now = time.monotonic()
+        if data:
+            last_output = now
+            if on_serial and on_serial(data):
+                return "matched", ""
+        if on_tick and on_tick():
+            return "matched", ""
+        if line.escaped:
+            return "escaped", ""
+        if not running and not data:
+            return "exited", ""
+        if stall_s and now - last_output > stall_s:
+            return "stalled", f"no serial output for {stall_s:.0f} s"
+        if limit_s and now - started > limit_s:
+            return "out of time", f"not finished after {limit_s:.0f} s"
+        if running and not data:
+            line.wait(POLL_S)
+
+
+def _verdict(ended, detail, wall_s, serial, log):
+    said = log.read_text(errors="replace") if log.is_file() else ""
+    off = POWERED_OFF.search(said)
+    stamps = LAST_TICK.findall(said)
+    ticks = int(off.group(1)) if off else int(stamps[-1]) if stamps else None
+    if ended == "exited":
+        panics = PANIC.findall(said)
+        ended = "power-off" if off else "bochs failed"
+        if not off:
+            detail = panics[-1].strip() if panics else f"see {log} and {log.with_suffix('.out')}"
+    return Verdict(ended, detail, ticks, wall_s, serial, log)
+
+
+class _Process:
+    """Bochs in a process group of its own, gone when the `with` block is left."""
+
+    def __init__(self, machine, out_dir, com1, log):
+        self._rc = out_dir / "bochsrc"
+        self._rc.write_text(machine.bochsrc(com1, log))
+        self._commands = out_dir / "bochs.commands"  # for the debugger that is compiled in
+        self._commands.write_text("c\n")
+        self._out = out_dir / "bochs.out"
+        self._locks = [Path(f"{disk}.lock") for disk in machine.disks]
+        self._child = None
+        self._handlers = {}
+
+    def __enter__(self):
+        seed = _seed_library()
+        self._catch_signals()
+        try:
+            with open(self._out, "wb") as out:
+                self._child = subprocess.Popen(
+                    [bochs_path(), "-q", "-unlock", "-f", self._rc, "-rc", self._commands],
+                    stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                    cwd=self._rc.parent, env=dict(os.environ, LD_PRELOAD=str(seed)),
+                    start_new_session=True, preexec_fn=_die_with_parent)
+        except BaseException:
+            self._restore_signals()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self._kill()
+        finally:
+            self._restore_signals()
+
+    def alive(self):
+        return self._child.poll() is None
+
+    def _kill(self):
+        for sig, patience_s in ((signal.SIGTERM, 2), (signal.SIGKILL, None)):
+            try:
+                os.killpg(self._child.pid, sig)
+            except ProcessLookupError:
+                pass
+            try:
+                self._child.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                continue
+        for lock in self._locks:  # what a killed Bochs leaves next to its images
+            lock.unlink(missing_ok=True)
+
+    def _catch_signals(self):
+        """A polite end of this process must unwind through __exit__."""
+        def leave(number, _frame):
+            raise SystemExit(128 + number)
+        if threading.current_thread() is not threading.main_thread():
+            return  # signals are the main thread's business
+        for sig in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(sig) != signal.SIG_IGN:  # nohup
+                self._handlers[sig] = signal.signal(sig, leave)
+
+    def _restore_signals(self):
+        for sig, handler in self._handlers.items():
+            signal.signal(sig, handler)
+
+
+def _seed_library():
+    """The library that makes RDRAND repeat (see its source), built on first use."""
+    if not (SEED_LIBRARY.is_file()
+            and SEED_LIBRARY.stat().st_mtime >= SEED_SOURCE.stat().st_mtime):
+        if not shutil.which("gcc"):
+            raise MachineError("missing tool gcc (Debian package gcc)")
+        SEED_LIBRARY.parent.mkdir(parents=True, exist_ok=True)
+        new = SEED_LIBRARY.with_suffix(f".{os.getpid()}")
+        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", new, SEED_SOURCE], check=True)
+        os.replace(new, SEED_LIBRARY)
+    return SEED_LIBRARY
+
+
+def _die_with_parent():
+    """In the child: not even a SIGKILL of the runner leaves Bochs behind."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class _File:
+    """COM1 written to a file: no live input, so that runs repeat exactly."""
+
+    escaped = False
+
+    def __init__(self, serial):
+        self.com1 = f"mode=file, dev={serial}"
+        self._path = serial
+
+    def __enter__(self):
+        self._file = open(self._path, "rb")
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def read(self):
+        return self._file.read()
+
+    def wait(self, seconds):
+        time.sleep(seconds)
+
+
+class _Terminal:
+    """COM1 on a pseudo terminal, joined to this process's own terminal; logged as well."""
+
+    def __init__(self, serial):
+        self._serial = serial
+        self.escaped = False
+        self._saved = None
+
+    def __enter__(self):
+        self._master, self._slave = pty.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self.com1 = f"mode=term, dev={os.ttyname(self._slave)}"
+        self._log = open(self._serial, "wb", buffering=0)
+        self._stdin = sys.stdin.fileno() if sys.stdin.isatty() else None
+        if self._stdin is not None:
+            self._saved = termios.tcgetattr(self._stdin)
+            tty.setraw(self._stdin)
+        return self
+
+    def __exit__(self, *_):
+        if self._saved:
+            termios.tcsetattr(self._stdin, termios.TCSADRAIN, self._saved)
+        self._log.close()
+        os.close(self._master)
+        os.close(self._slave)
+
+    def read(self):
+        """Moves bytes both ways; returns what the guest wrote."""
+        self._pass_keys()
+        try:
+            data = os.read(self._master, 65536)
+        except (BlockingIOError, OSError):
+            return b""
+        self._log.write(data)
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return data
+
+    def _pass_keys(self):
+        if self._stdin is None or not select.select([self._stdin], [], [], 0)[0]:
+            return
+        keys = os.read(self._stdin, 1024)
+        if ESCAPE in keys or not keys:
+            self.escaped = True
+        else:
+            os.write(self._master, keys)
+
+    def wait(self, seconds):
+        sources = [self._master] + ([self._stdin] if self._stdin is not None else [])
+        select.select(sources, [], [], seconds)

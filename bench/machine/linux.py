@@ -1,0 +1,107 @@
+"""The Linux guest: Debian's kernel as it is, and an initramfs of busybox, init and strata-stat.
+
+The archive is written here rather than by cpio: device nodes need no root that way, and the same
+input gives the same bytes. Kept small, because GRUB reads it through the emulated BIOS.
+"""
+
+import gzip
+import os
+import stat
+from pathlib import Path
+
+from . import MachineError
+
+TOP = Path(__file__).resolve().parents[2]
+CACHED_KERNEL = TOP / "build/cache/vmlinuz"
+GUEST_FILES = TOP / "tests/linux"
+BUSYBOX = Path("/bin/busybox")
+
+COMMAND_LINE = (
+    "console=ttyS0,115200",
+    "quiet",  # each character on the serial line costs thousands of ticks; errors still show
+    "panic=-1",
+    "idle=halt",  # with two CPUs, Bochs 2.7 loses wake-ups from MWAIT: stalls of seconds
+    "nokaslr",  # the same addresses in every run, and those of System.map
+    "cryptomgr.notests=1",  # half of the boot
+)
+
+
+def command_line(ips, extra=""):
+    """The kernel's command line for a machine of IPS ticks per second.
+
+    Bochs's newer models announce the real part's frequency in CPUID 15h/16h, hundreds of times
+    the emulated one; believing it, the kernel would make every delay hundreds of times too long.
+    """
+    words = [*COMMAND_LINE, f"tsc_early_khz={ips // 1000}", *extra.split()]
+    return " ".join(words)
+
+
+def find_kernel(path=None):
+    """The kernel image: PATH, or the one that bench/setup.sh unpacked."""
+    kernel = Path(path) if path else CACHED_KERNEL
+    if not kernel.is_file():
+        raise MachineError(f"no kernel at {kernel}" + ("" if path else "; run make setup"))
+    with open(kernel, "rb") as f:
+        f.seek(0x202)
+        if f.read(4) != b"HdrS":
+            raise MachineError(f"{kernel} is not a Linux kernel (bzImage)")
+    return kernel
+
+
+def build_initramfs(out, strata_stat=None, extra=None):
+    """Write the initramfs OUT (a compressed newc archive).
+
+    strata_stat  the program's path; left out of the archive if the file does not exist
+    extra        further files: {"name/in/the/guest": path on this machine}
+    """
+    if not BUSYBOX.is_file() or _is_dynamic(BUSYBOX):
+        raise MachineError("missing a static /bin/busybox (Debian package busybox-static)")
+    strata_stat = Path(strata_stat) if strata_stat else TOP / "build/strata-stat"
+    files = {"bin/busybox": BUSYBOX, "init": GUEST_FILES / "init"}
+    if strata_stat.is_file():
+        files["bin/strata-stat"] = strata_stat
+    files.update(extra or {})
+
+    archive = _Archive()
+    directories = {"bin", "dev", "proc", "sys", "tmp"}
+    for name in files:
+        directories.update(str(p) for p in Path(name).parents if str(p) != ".")
+    for name in sorted(directories):
+        archive.add(name, stat.S_IFDIR | 0o755)
+    archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+    archive.add("bin/sh", stat.S_IFLNK | 0o777, b"busybox")
+    for name, source in sorted(files.items()):
+        archive.add(name, stat.S_IFREG | 0o755, Path(source).read_bytes())
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".new")
+    temporary.write_bytes(gzip.compress(archive.finish(), 9, mtime=0))
+    os.replace(temporary, out)
+
+
+def _is_dynamic(program):
+    """An ELF file with an interpreter cannot run alone in an initramfs."""
+    return b"ld-linux" in program.read_bytes()[:4096]
+
+
+class _Archive:
+    """A cpio archive in the "newc" form (the kernel's Documentation: initramfs buffer format)."""
+
+    def __init__(self):
+        self._parts = []
+        self._inode = 0
+
+    def add(self, name, mode, data=b"", device=(0, 0)):
+        self._inode += 1
+        fields = (self._inode, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name) + 1, 0)
+        header = b"070701" + b"".join(b"%08x" % f for f in fields)
+        self._parts.append(_padded(header + name.encode() + b"\0"))
+        self._parts.append(_padded(data))
+
+    def finish(self):
+        self.add("TRAILER!!!", 0)
+        return b"".join(self._parts)
+
+
+def _padded(data):
+    return data + bytes(-len(data) % 4)

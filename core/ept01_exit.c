@@ -1,0 +1,65 @@
+/*
+ * See ept01_exit.h. ept01 maps everything from the start but for addresses above RAM (filled on demand) and the xAPIC page
+ * while its ICR is watched (stores to it are emulated).
+ */
+#include "core/ept01_exit.h"
+
+#include "core/dispatch.h"
+#include "core/guest.h"
+#include "core/lapic.h"
+#include "core/lapic_store.h"
+#include "core/log.h"
+#include "core/machine.h"
+#include "core/start.h"
+#include "core/upcall.h"
+
+void ept01_announce_change(struct cpu *cpu)
+{
+    __atomic_add_fetch(&machine.ept01_generation, 1, __ATOMIC_RELEASE);
+    ept01_catch_up(cpu);
+}
+
+void ept01_catch_up(struct cpu *cpu)
+{
+    uint32_t generation = __atomic_load_n(&machine.ept01_generation, __ATOMIC_ACQUIRE);
+    hw_invept(INVEPT_SINGLE, ept01_eptp(&machine.ept01));
+    nested_ept01_changed(cpu);
+    __atomic_store_n(&cpu->ept01_generation, generation, __ATOMIC_RELEASE);
+}
+
+/* Tables that were unlinked can be used again once every CPU has invalidated. */
+static bool all_caught_up(void)
+{
+    for (unsigned i = 0; i < cpu_count; i++)
+        if (__atomic_load_n(&cpus[i]->ept01_generation, __ATOMIC_ACQUIRE) != machine.ept01_generation)
+            return false;
+    return true;
+}
+
+bool ept01_make_present(struct cpu *cpu, gpa1_t addr)
+{
+    machine_lock();
+    if (machine.ept01.lazy_retired && all_caught_up())
+        ept01_recycle(&machine.ept01);
+    enum ept01_fill result = ept01_fill(&machine.ept01, addr);
+    if (result == EPT01_FLUSH)
+        ept01_announce_change(cpu); /* the guest comes back until the other CPUs have invalidated, too */
+    machine_unlock();
+    count(cpu, COUNT_EPT01_FILL);
+    return result == EPT01_FILLED || result == EPT01_FLUSH;
+}
+
+void ept01_handle_violation(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    gpa1_t addr = gpa1(vmread(GUEST_PHYSICAL_ADDR));
+    if (ept01_make_present(cpu, addr)) {
+        guest_redeliver(cpu);
+        return;
+    }
+    bool lapic = !lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page();
+    if (lapic && lapic_store_emulate(cpu, &guest_memory1, (uint32_t)(addr.v & (PAGE_SIZE - 1))))
+        return;
+    /* No processor answers there: code in Strata's place (not executable), an access to the APIC page that stores nothing. */
+    guest_fault(VECTOR_GP, 0);
+}

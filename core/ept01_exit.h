@@ -1,0 +1,19 @@
+/*
+ * ept01 while the guest runs: its violations, and how a change reaches all CPUs.
+ */
+#ifndef STRATA_EPT01_EXIT_H
+#define STRATA_EPT01_EXIT_H
+
+#include "core/cpu.h"
+
+/*
+ * After an entry of ept01 lost a right, moved or changed type (machine_lock is held): every CPU invalidates at its next exit,
+ * this one included, before it enters again.
+ */
+void ept01_announce_change(struct cpu *cpu);
+void ept01_catch_up(struct cpu *cpu);
+
+/* Makes addr accessible if the guest may have it. False: a store to the watched xAPIC page (or nothing can be mapped). */
+bool ept01_make_present(struct cpu *cpu, gpa1_t addr);
+
+#endif

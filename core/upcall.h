@@ -1,0 +1,43 @@
+/*
+ * The entry points by which core reaches the folders above it: all of them, with nothing else going upward.
+ */
+#ifndef STRATA_UPCALL_H
+#define STRATA_UPCALL_H
+
+#include "core/cpu.h"
+
+/* Bytes that nested/ needs for each CPU (cpu->nested) and for all together; zeroed. */
+uint64_t nested_cpu_size(void);
+uint64_t nested_shared_size(void);
+/* Before any CPU runs its guest. NULL, or why not. */
+const char *nested_init(void *shared);
+/* Nested virtualization of one CPU; before the CPU enters its guest. VMX is on. */
+void nested_cpu_init(struct cpu *cpu);
+
+/* An exit while the nested guest ran. vmcs02 is current. On return whatever is current is to be entered. */
+void nested_exit(struct cpu *cpu, uint32_t reason);
+/* A VMX instruction of the guest hypervisor (exit reasons VMCALL..VMXON, INVEPT, INVVPID). vmcs01 is current. */
+void nested_instruction(struct cpu *cpu, uint32_t reason);
+/* VMLAUNCH or VMRESUME by Strata failed with VMfail. True if it was of vmcs02 and the guest hypervisor was told. */
+bool nested_entry_failed(struct cpu *cpu, uint32_t error);
+/* An NMI is to be delivered while the nested guest runs. vmcs02 is current. */
+void nested_nmi(struct cpu *cpu);
+/* INIT arrived while the guest hypervisor ran. True if it is in VMX operation, where INIT is blocked (kept pending). */
+bool nested_init_signal(struct cpu *cpu);
+/* The CPU was reset by INIT: leaves VMX operation. */
+void nested_reset(struct cpu *cpu);
+/* Whether the guest hypervisor is in VMX operation on this CPU. */
+bool nested_in_vmx(const struct cpu *cpu);
+/* Value of a VMX capability MSR for the guest; false if it does not exist. */
+bool nested_caps_msr(uint32_t msr, uint64_t *value);
+/* ept01 changed: what was composed from it on this CPU must be looked at again. */
+void nested_ept01_changed(struct cpu *cpu);
+/* Brings counters kept elsewhere into cpu->counters. */
+void nested_counters(struct cpu *cpu);
+
+/* x2apic/: CPUID and IA32_APIC_BASE as the guest sees them. */
+void x2apic_cpuid(uint32_t leaf, struct cpuid_regs *regs);
+/* False: #GP. */
+bool x2apic_base_write(uint64_t value);
+
+#endif

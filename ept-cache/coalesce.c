@@ -1,0 +1,120 @@
+/*
+ * Coalescing: when all 512 entries of an ept12 table map neighbouring pages alike, and ept01 is uniform there, one large
+ * page of ept02 stands for the table. Its description stays, so that the original is still watched and compared; with
+ * memory to spare the table's page stays as well, ready for the day when the entries differ again.
+ */
+#include "ept-cache/table.h"
+
+#define SPLITS_MAX 3 /* a table that was split so often stays a table */
+
+bool table_agrees(const struct ept_table *t, unsigned index, uint64_t entry12)
+{
+    uint64_t expected = t->first12 + index * ept_span(t->level);
+    return ((entry12 ^ expected) & EPT_MEANING_MASK) == 0 && ept_is_leaf(entry12, t->level);
+}
+
+uint64_t table_large_page(struct ept02 *ept, const struct ept_table *t)
+{
+    const struct ept01_window *window = ept01_window(&ept->view, t->first12 & EPT_ADDR_MASK);
+    uint64_t low = window ? window->low[t->first12 & EPT_LOW_MASK] : 0;
+    uint64_t access = low & t->entry12 & EPT_RWX;
+    return access ? ((t->first12 & EPT_ADDR_MASK) + window->delta) | (low & ~EPT_RWX) | access | EPT_LARGE : EPT_LARGE;
+}
+
+/* Whether the entries of the original agree with first. */
+static bool entries_agree(struct ept_table *t, const volatile uint64_t *entries12, uint64_t first)
+{
+    uint64_t step = ept_span(t->level), exact = first;
+    t->first12 = first;
+    if (!table_agrees(t, EPT_ENTRIES - 1, entries12[EPT_ENTRIES - 1]))
+        return false;
+    for (unsigned i = 1; i < EPT_ENTRIES; i++) {
+        uint64_t entry12 = entries12[i];
+        exact += step;
+        if (entry12 != exact && !table_agrees(t, i, entry12))
+            return false;
+    }
+    return true;
+}
+
+/* Whether the first entry of the original can begin a large page. */
+static bool first_suits(struct ept02 *ept, const struct ept_table *t, uint64_t first)
+{
+    uint64_t size = ept_span(t->level + 1);
+    if (ept12_classify(&ept->view.rules, first, t->level) != EPT12_LEAF || (first & EPT_ADDR_MASK & (size - 1)))
+        return false;
+    if (!leaf_fits(ept, first, t->level + 1))
+        return false;
+    const struct ept01_window *window = ept01_window(&ept->view, first & EPT_ADDR_MASK);
+    return window && (window->low[first & EPT_LOW_MASK] & t->entry12 & EPT_RWX);
+}
+
+/* The entries for which the large page stands. */
+static void entries_write(struct ept02 *ept, struct ept_table *t)
+{
+    uint64_t step = ept_span(t->level), entry = leaf_compose(ept, t->first12, t->level);
+    for (unsigned i = 0; i < EPT_ENTRIES; i++, entry += step)
+        slot_write(t, i, entry);
+}
+
+/* The page of a table for which a large page stands now: kept if there is memory, and then it says the same. */
+static void page_retire(struct ept02 *ept, struct ept_table *t)
+{
+    bool keep = t->level == 1 && memory_plenty(ept);
+    for (unsigned i = 0; t->page && t->level > 1 && i < EPT_ENTRIES; i++)
+        slot_clear(ept, t, i);
+    if (t->page && !keep) {
+        pool_free(ept->pool, hpa(t->page));
+        flush_mark(&ept->unlinked, t);
+        t->page = 0;
+    }
+    if (!t->page && keep)
+        t->page = table_page_alloc(ept, MAP_REBUILD).v;
+    if (t->page)
+        entries_write(ept, t);
+    if (t->seen)
+        pool_free(ept->pool, hpa(t->seen));
+    t->seen = 0;
+    table_touch(ept, t);
+}
+
+bool table_coalesce(struct ept02 *ept, struct ept_table *t)
+{
+    if (t->level > 2 || (t->flags & TABLE_SPLIT) || t->splits >= SPLITS_MAX)
+        return false;
+    const volatile uint64_t *entries12 = table_entries12(t);
+    uint64_t first = entries12[0];
+    if (!first_suits(ept, t, first) || !entries_agree(t, entries12, first))
+        return false;
+    if (first & EPT_W)
+        writable_mark(&ept->shared->writable, &ept->writable, gpa1(first & EPT_ADDR_MASK), ept_span(t->level + 1));
+    t->flags |= TABLE_COALESCED;
+    table_link(ept, t);
+    page_retire(ept, t);
+    ept->counters.coalesced_2m += t->level == 1;
+    ept->counters.coalesced_1g += t->level == 2;
+    return true;
+}
+
+void table_coalesce_later(struct ept02 *ept, struct ept_table *t, unsigned index)
+{
+    if (!ept->config.coalesce || t->level > 2 || (t->flags & (TABLE_SPLIT | TABLE_COALESCED)))
+        return;
+    const volatile uint64_t *entries12 = table_entries12(t);
+    if (ept_present(entries12[0]) && ept_present(entries12[EPT_ENTRIES - 1]) && ept_present(entries12[index ^ 1]))
+        table_coalesce(ept, t);
+}
+
+bool table_uncoalesce(struct ept02 *ept, struct ept_table *t, enum map_mode mode)
+{
+    if (!t->page) {
+        t->page = table_page_alloc(ept, mode).v;
+        if (!t->page)
+            return false;
+        entries_write(ept, t);
+    }
+    t->flags &= (uint8_t)~TABLE_COALESCED;
+    t->splits++;
+    table_link(ept, t);
+    return true;
+}

@@ -1,0 +1,148 @@
+/*
+ * ept02: the EPT tables under which nested guests run, composed from ept12 (the guest hypervisor's tables, in its memory)
+ * and ept01. Each CPU has its own and nobody else touches them: INVEPT acts on one CPU, as on hardware. What is shared is
+ * in struct ept_shared. Invariant: from an INVEPT on, ept02 maps nothing that ept12 and ept01 have not allowed since.
+ */
+#ifndef STRATA_EPT02_H
+#define STRATA_EPT02_H
+
+#include "core/ept.h"
+#include "core/mem.h"
+#include "core/types.h"
+#include "core/vmx.h"
+#include "core/watch.h"
+#include "ept-cache/history.h"
+#include "ept-cache/walk.h"
+#include "ept-cache/writable.h"
+
+#define EPT02_ROOTS 64       /* EPTPs of the guest hypervisor that one CPU remembers; bit numbers in a uint64_t */
+#define EPT02_PAGES_MIN 16   /* pages that the pool must have at least */
+#define EPT02_SLABS 128      /* pages of table descriptions */
+#define EPT02_HASH 1024
+
+/* Shared by all CPUs; zeroed at boot. */
+struct ept_shared {
+    struct ept_history history;
+    struct writable_shared writable;
+};
+
+struct ept02_config {
+    hpa_t ept01_root;
+    uint8_t maxphyaddr;        /* bits, as the guest hypervisor sees it */
+    uint64_t hw_ept_caps;      /* IA32_VMX_EPT_VPID_CAP of the processor */
+    uint64_t offered_ept_caps; /* ... and as the guest hypervisor sees it */
+    bool large;                /* pages of more than 4 KiB */
+    bool coalesce;             /* neighbouring entries of ept12 become one large page; tables are composed as a whole */
+    bool history;              /* what was touched is mapped again without waiting for a violation */
+    bool prefill;              /* map what the guest hypervisor has just handled */
+    struct watch_client *watch; /* for this CPU's ept02; NULL: every INVEPT compares every table */
+};
+
+enum ept02_outcome {
+    EPT02_REPAIRED,    /* run the nested guest again */
+    EPT02_FAULT01,     /* ept12 allows it, ept01 does not: ept01's business, at report.gpa1 */
+    EPT02_VIOLATION12, /* an EPT violation for the guest hypervisor */
+    EPT02_MISCONFIG12, /* an EPT misconfiguration for the guest hypervisor */
+    EPT02_OUTCOMES
+};
+
+/* In the order of the rows EPT02_FILL.. of the counters table. */
+struct ept02_counters {
+    uint64_t fills;         /* violations repaired by mapping something */
+    uint64_t coalesced_2m, coalesced_1g; /* large pages made of small ones */
+    uint64_t prefilled;     /* addresses mapped right after the guest hypervisor handled them */
+    uint64_t revalidated;   /* entries of ept12 compared after INVEPT */
+    uint64_t rewritten;     /* entries of ept02 changed after INVEPT */
+    uint64_t evictions;     /* tables given up for lack of memory */
+    uint64_t outcome[EPT02_OUTCOMES]; /* by enum ept02_outcome */
+    uint64_t history_hits;  /* regions mapped because history named them */
+    uint64_t history_waste; /* regions that history named and that were not mapped any more */
+    uint64_t invepts;       /* executed by the guest hypervisor */
+    uint64_t hw_invepts;    /* executed by Strata */
+};
+
+/* The tables for one EPTP of the guest hypervisor. */
+struct ept02_root {
+    uint64_t eptp02;  /* EPTP for vmcs02 */
+    uint32_t serial;  /* of this use of the structure: another value means that it now serves another EPTP. Never 0 */
+    uint16_t table;   /* the PML4 */
+    uint16_t index;
+    uint64_t eptp12;
+    uint64_t used;    /* time of the last ept02_root_get; 0 = free */
+    uint16_t dirty[EPT_LEVELS + 1]; /* by level: tables whose original in ept12 may have changed since it was read */
+    uint16_t always;  /* tables whose original in ept12 may change without notice */
+};
+
+/* A list of tables through their age links; oldest first. */
+struct table_list { uint16_t first, last; };
+enum table_list_id { LIST_NONE, LIST_PAGE_TABLES, LIST_UPPER, LIST_SPARE, LIST_BARE, LIST_COUNT };
+
+struct ept_table; /* ept-cache/table.h */
+
+struct ept02 {
+    struct ept02_counters counters;
+    struct ept02_config config;
+    struct ept01_view view;
+    struct page_pool *pool;
+    struct ept_shared *shared;
+    uint64_t clock;
+    uint64_t flush_now;     /* roots to invalidate before the nested guest runs again */
+    uint64_t flush_later;   /* roots to invalidate when the guest hypervisor executes INVEPT */
+    uint64_t unlinked;      /* roots to invalidate before a page of the pool is used again */
+    uint64_t dirty_roots;   /* roots with a dirty or always list */
+    uint32_t next_serial;
+    uint32_t writable_seen; /* generation of the writable maps at the last look */
+    uint16_t slab_count, free_table;
+    bool opened;            /* a table of 2-MiB pages has been made since this was cleared */
+    uint16_t busy_root;     /* being worked on: not to be evicted */
+    uint16_t path[EPT_LEVELS + 1]; /* tables being worked on: not to be evicted */
+    struct table_list lists[LIST_COUNT];
+    struct ept02_root roots[EPT02_ROOTS];
+    uint16_t hash[EPT02_HASH];
+    struct ept_table *slabs[EPT02_SLABS];
+    struct region_map writable;
+};
+
+struct ept02_report {
+    uint64_t qualification; /* VIOLATION12: what the guest hypervisor must see; FAULT01: the same with ept01's permissions */
+    gpa1_t gpa1;            /* FAULT01 */
+};
+
+/*
+ * Prepares one CPU's ept02. pool is this CPU's own and must hold EPT02_PAGES_MIN pages; ept02 keeps what it takes until
+ * it is dropped, and evicts when the pool is empty. ept and shared are zeroed memory that stays.
+ */
+void ept02_init(struct ept02 *ept, const struct ept02_config *config, struct page_pool *pool, struct ept_shared *shared);
+
+/*
+ * The tables for an EPTP of the guest hypervisor; made, empty, if there are none, for which those used least recently may
+ * be evicted. eptp12 has passed the checks of VM entry. Whoever keeps the pointer compares serial before each use.
+ */
+struct ept02_root *ept02_root_get(struct ept02 *ept, uint64_t eptp12);
+
+/*
+ * The nested guest took an EPT violation at addr; qualification is the processor's. The processor has invalidated what it
+ * had cached for addr, and the guest hypervisor may rely on that as well: SDM 3, "Operations that Invalidate Cached Mappings".
+ */
+enum ept02_outcome ept02_violation(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, uint64_t qualification,
+                                   struct ept02_report *report);
+
+/*
+ * The nested guest took an EPT misconfiguration at addr. ept02 has none on purpose: EPT02_MISCONFIG12 if ept12 has one
+ * there, else the entry is made again and the outcome is EPT02_REPAIRED.
+ */
+enum ept02_outcome ept02_misconfig(struct ept02 *ept, struct ept02_root *root, gpa2_t addr);
+
+/* On the entry after a violation at addr was reflected: maps it if ept12 maps it now. Nothing with prefill off. */
+void ept02_prefill(struct ept02 *ept, struct ept02_root *root, gpa2_t addr);
+
+/*
+ * The guest hypervisor executed INVEPT; its operand has been checked. Afterwards ept02 agrees with ept12 wherever it maps
+ * something, and so does what this processor has cached. eptp12 matters for INVEPT_SINGLE; one that is not known is right.
+ */
+void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12);
+
+/* ept01 lost rights, moved or changed a memory type: forgets all that was composed from it. Roots keep their EPTPs. */
+void ept02_ept01_changed(struct ept02 *ept);
+
+#endif

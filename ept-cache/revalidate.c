@@ -1,0 +1,227 @@
+/*
+ * INVEPT: ept02 is made to agree with ept12 again, in place. Only tables of ept12 that may have been written since they
+ * were read last are compared; only entries that differ are composed again; the processor is told only if something
+ * shrank or moved. What was mapped before is mapped again at once.
+ */
+#include "core/mem.h"
+#include "ept-cache/table.h"
+
+#define WRITTEN_BATCH 32 /* reports taken at once */
+#define RUN_MIN 4        /* entries composed after one that differs; doubles as long as more differ */
+
+/* The first entry from index on in which two tables differ; EPT_ENTRIES if there is none. */
+static unsigned table_diff(const volatile uint64_t *entries12, const uint64_t *entries, unsigned index)
+{
+    const volatile uint64_t *a = entries12 + index;
+    const uint64_t *b = entries + index;
+    uint64_t count = EPT_ENTRIES - index;
+    bool differ;
+    /* Sets no zero flag when count is 0, so that is decided first. */
+    if (count == 0)
+        return EPT_ENTRIES;
+    __asm__ volatile("repe cmpsq" : "+S"(a), "+D"(b), "+c"(count), "=@ccne"(differ) : : "memory");
+    return differ ? (unsigned)(EPT_ENTRIES - 1 - count) : EPT_ENTRIES;
+}
+
+/* Entries of a page table's page that differ from their originals. Returns how many got another meaning. */
+static unsigned page_compare(struct ept02 *ept, struct ept_table *t)
+{
+    const volatile uint64_t *entries12 = table_entries12(t);
+    unsigned changed = 0, run = RUN_MIN, index = table_diff(entries12, table_slots(t), 0);
+    while (index < EPT_ENTRIES) {
+        unsigned end = index + run < EPT_ENTRIES ? index + run : EPT_ENTRIES;
+        changed += table_sync(ept, t, index, end);
+        run *= 2;
+        index = table_diff(entries12, table_slots(t), end);
+    }
+    return changed;
+}
+
+/* A table without a page for which a large page stands. */
+static bool large_page_agrees(const struct ept_table *t)
+{
+    const volatile uint64_t *entries12 = table_entries12(t);
+    for (unsigned i = 0; i < EPT_ENTRIES; i++) {
+        uint64_t entry12 = entries12[i];
+        if (entry12 != t->first12 + i * ept_span(t->level) && !table_agrees(t, i, entry12))
+            return false;
+    }
+    return true;
+}
+
+static void page_table_revalidate(struct ept02 *ept, struct ept_table *t)
+{
+    if (!t->page) {
+        if (large_page_agrees(t))
+            return;
+        if (!table_uncoalesce(ept, t, MAP_REBUILD)) {
+            slot_clear(ept, table_at(ept, t->parent), t->index);
+            return;
+        }
+    }
+    unsigned changed = page_compare(ept, t);
+    ept->counters.rewritten += changed;
+    if (changed && (t->flags & TABLE_COALESCED))
+        table_uncoalesce(ept, t, MAP_REBUILD);
+    else if (changed)
+        table_coalesce_later(ept, t, 0);
+}
+
+/* The address that the first entry of t maps. */
+static gpa2_t table_gpa2(const struct ept02 *ept, const struct ept_table *t)
+{
+    uint64_t addr = 0;
+    for (; t->parent; t = table_at(ept, t->parent))
+        addr += t->index * ept_span(t->level + 1);
+    return gpa2(addr);
+}
+
+/* Maps anew what entry index of t mapped before; GiBs are left to the caller. */
+static void entry_rebuild(struct ept02 *ept, struct ept_table *t, unsigned index, uint64_t entry12, enum ept12_kind kind)
+{
+    if (kind == EPT12_LEAF && leaf_fits(ept, entry12, t->level)) {
+        leaf_set(ept, t, index, entry12);
+        return;
+    }
+    if (t->level != 2 || (kind != EPT12_LEAF && kind != EPT12_TABLE))
+        return;
+    struct ept_table *child = table_child(ept, t, index, entry12, kind == EPT12_LEAF, MAP_REBUILD);
+    if (child && !table_open(ept, child, MAP_REBUILD))
+        table_drop(ept, child);
+}
+
+/*
+ * Entry index of a table above page tables, whose original is entry12 now. True when what was below is gone and has to be
+ * rebuilt from history.
+ */
+static bool entry_revalidate(struct ept02 *ept, struct ept_table *t, unsigned index, uint64_t entry12)
+{
+    enum ept12_kind kind = ept12_classify(&ept->view.rules, entry12, t->level);
+    uint64_t old = table_slots(t)[index];
+    struct ept_table *child = slot_child(ept, old, t->level);
+    if (child && (kind == EPT12_LEAF || kind == EPT12_TABLE) && table_same(child, entry12, kind == EPT12_LEAF)) {
+        ept->counters.rewritten += ((child->entry12 ^ entry12) & EPT_RWX) != 0;
+        table_relink(ept, child, entry12);
+        return false;
+    }
+    if (!child && kind == EPT12_LEAF && leaf_fits(ept, entry12, t->level)) {
+        leaf_set(ept, t, index, entry12);
+        ept->counters.rewritten += ((old ^ table_slots(t)[index]) & EPT_MEANING_MASK) != 0;
+        return false;
+    }
+    slot_clear(ept, t, index);
+    flush_mark(&ept->flush_now, t);
+    ept->counters.rewritten++;
+    entry_rebuild(ept, t, index, entry12, kind);
+    return kind != EPT12_ABSENT && t->level == 3 && table_slots(t)[index] == 0;
+}
+
+static void table_revalidate(struct ept02 *ept, struct ept02_root *root, struct ept_table *t)
+{
+    uint64_t rebuild[EPT_ENTRIES / 64] = { 0 };
+    bool any = false;
+    gpa2_t base = table_gpa2(ept, t);
+    if (t->flags & TABLE_COALESCED) {
+        if (large_page_agrees(t))
+            return;
+        if (!table_uncoalesce(ept, t, MAP_REBUILD)) {
+            slot_clear(ept, table_at(ept, t->parent), t->index);
+            return;
+        }
+    }
+    const volatile uint64_t *entries12 = table_entries12(t);
+    for (unsigned i = 0; i < EPT_ENTRIES; i++) {
+        if (table_slots(t)[i] && entry_revalidate(ept, t, i, entries12[i])) {
+            rebuild[i / 64] |= BIT(i % 64);
+            any = true;
+        }
+    }
+    for (unsigned i = 0; any && i < EPT_ENTRIES; i++)
+        if (rebuild[i / 64] & BIT(i % 64))
+            ept02_replay(ept, root, gpa2(base.v + i * HISTORY_BLOCK));
+}
+
+static void root_revalidate(struct ept02 *ept, struct ept02_root *root)
+{
+    ept->busy_root = root->index;
+    memset(ept->path, 0, sizeof(ept->path));
+    while (root->always) {
+        struct ept_table *t = table_at(ept, root->always);
+        table_unmark_dirty(ept, t);
+        table_mark_dirty(ept, t);
+    }
+    /* From above: what is not used any more is not compared. */
+    for (int level = EPT_LEVELS; level > 0; level--) {
+        while (root->dirty[level]) {
+            struct ept_table *t = table_at(ept, root->dirty[level]);
+            table_unmark_dirty(ept, t);
+            if (t->flags & TABLE_ALWAYS)
+                table_mark_always(ept, t);
+            ept->counters.revalidated += EPT_ENTRIES;
+            if (t->level == 1)
+                page_table_revalidate(ept, t);
+            else
+                table_revalidate(ept, root, t);
+        }
+    }
+}
+
+/* Every table's original may have changed. */
+static void all_mark_dirty(struct ept02 *ept)
+{
+    for (unsigned id = 1; id < ept->slab_count * TABLES_PER_SLAB; id++) {
+        struct ept_table *t = table_at(ept, (uint16_t)id);
+        if ((t->flags & (TABLE_USED | TABLE_SPLIT)) == TABLE_USED)
+            table_mark_dirty(ept, t);
+    }
+}
+
+/* Nested guests may write more than they could: tables of ept12 may be among it. */
+static void always_review(struct ept02 *ept)
+{
+    for (unsigned id = 1; id < ept->slab_count * TABLES_PER_SLAB; id++) {
+        struct ept_table *t = table_at(ept, (uint16_t)id);
+        if ((t->flags & (TABLE_USED | TABLE_SPLIT | TABLE_ALWAYS)) == TABLE_USED &&
+            writable_page(&ept->shared->writable, gpa1(t->table12)))
+            table_mark_always(ept, t);
+    }
+}
+
+/* Puts the tables whose originals may have been written onto the dirty lists. */
+static void written_collect(struct ept02 *ept)
+{
+    gpa1_t pages[WRITTEN_BATCH];
+    unsigned count, rounds = 0, rounds_max = ept->slab_count * TABLES_PER_SLAB / WRITTEN_BATCH + 1;
+    uint32_t generation = writable_generation(&ept->shared->writable);
+    if (generation != ept->writable_seen) {
+        ept->writable_seen = generation;
+        always_review(ept);
+    }
+    if (!ept->config.watch)
+        return;
+    do {
+        count = watch_take(ept->config.watch, pages, WRITTEN_BATCH);
+        if (count > WRITTEN_BATCH || rounds++ > rounds_max) {
+            all_mark_dirty(ept);
+            return;
+        }
+        for (unsigned i = 0; i < count; i++)
+            table_page_written(ept, pages[i]);
+    } while (count == WRITTEN_BATCH);
+}
+
+void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12)
+{
+    uint64_t scope = ~0ull;
+    ept->counters.invepts++;
+    if (type == INVEPT_SINGLE) {
+        const struct ept02_root *root = ept02_root_find(ept, eptp12);
+        scope = root ? BIT(root->index) : 0;
+    }
+    written_collect(ept);
+    for (uint64_t roots = ept->dirty_roots & scope; roots; roots &= roots - 1)
+        root_revalidate(ept, &ept->roots[__builtin_ctzll(roots)]);
+    uint64_t due = (ept->flush_later & scope) | ept->flush_now | ept->unlinked;
+    if (due)
+        ept02_flush(ept, due);
+}

@@ -1,0 +1,221 @@
+/*
+ * VMLAUNCH and VMRESUME by the guest hypervisor: checks, then vmcs02 made to match, then the entry itself is exit.S's. Only what
+ * changed since the last entry is checked and merged again; a VMRESUME after a plain exit does neither.
+ */
+#include "core/ept01_exit.h"
+#include "core/guest.h"
+#include "core/log.h"
+#include "core/machine.h"
+#include "core/msr.h"
+#include "core/upcall.h"
+#include "core/vmcs01.h"
+#include "nested/checks.h"
+#include "nested/invalidate.h"
+#include "nested/nested.h"
+
+#define LINK_POINTER_NONE (~0ull)
+
+/* Controls of vmcs12 that the "activate secondary controls" bit makes valid. */
+static uint64_t proc2_of(const struct vmcs12 *v)
+{
+    return v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY ? v->soft[FIELD_PROC2_CONTROLS] : 0;
+}
+
+/* VMX_OK, or the error of the first rule that does not hold. */
+static enum vmx_error check(struct cpu *cpu, struct nested_slot *slot)
+{
+    struct vmcs12 *v = &slot->v;
+    struct check_view view = {
+        .values = v->soft,
+        .caps = &nested_caps,
+        .ia32e = vmread(GUEST_EFER) & EFER_LMA,
+        .current_vmcs = v->region,
+    };
+    count(cpu, COUNT_ENTRY_CHECKED);
+    const struct check_rule *broken = check_controls_soft(&view, v->unchecked);
+    enum vmx_error error = VMERR_ENTRY_CONTROLS;
+    if (!broken) {
+        broken = check_host_soft(&view, v->unchecked);
+        error = VMERR_ENTRY_HOST_STATE;
+    }
+    if (broken) {
+        log_debug("nested entry refused: %s", broken->name);
+        v->unchecked = VMCS12_ALL_GROUPS;
+        return error;
+    }
+    v->unchecked = 0;
+    return VMX_OK;
+}
+
+/* Where vmcs02's address fields point: the guest's page, or one that belongs to nobody. */
+static uint64_t page_of(uint64_t addr) { return (uint64_t)gpa1_ptr(gpa1(addr)); }
+
+static void merge_controls(struct nested_slot *slot)
+{
+    const struct vmcs12 *v = &slot->v;
+    uint64_t proc2 = proc2_of(v) | PROC2_EPT | PROC2_VPID;
+    uint64_t exit = v->soft[FIELD_EXIT_CONTROLS] | EXIT_HOST_64 | EXIT_SAVE_DEBUG | EXIT_SAVE_PAT | EXIT_LOAD_PAT |
+                    EXIT_SAVE_EFER | EXIT_LOAD_EFER;
+    if (v->soft[FIELD_PIN_CONTROLS] & PIN_PREEMPTION_TIMER) /* it goes on across exits that L2 does not see */
+        exit |= EXIT_SAVE_PREEMPTION_TIMER;
+    vmwrite(PIN_CONTROLS, v->soft[FIELD_PIN_CONTROLS]);
+    vmwrite(PROC_CONTROLS, v->soft[FIELD_PROC_CONTROLS] | PROC_SECONDARY);
+    vmwrite(PROC2_CONTROLS, proc2);
+    vmwrite(EXIT_CONTROLS, exit);
+    vmwrite(ENTRY_CONTROLS, v->soft[FIELD_ENTRY_CONTROLS] | ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER);
+    bool shared = true;
+    slot->vpid02 = proc2_of(v) & PROC2_VPID ? vpid02_of((uint16_t)v->soft[FIELD_VPID], &shared) : VPID02_SHARED;
+    vmwrite(VPID, slot->vpid02);
+    vmwrite(EXIT_MSR_STORE_COUNT, 0);
+    vmwrite(EXIT_MSR_LOAD_COUNT, 0);
+    vmwrite(ENTRY_MSR_LOAD_COUNT, 0);
+}
+
+/* I/O: Strata wants no exits, so the guest hypervisor's own bitmaps serve. */
+static void merge_bitmaps(struct nested_slot *slot)
+{
+    const struct vmcs12 *v = &slot->v;
+    if (v->soft[FIELD_PROC_CONTROLS] & PROC_IO_BITMAPS) {
+        vmwrite(IO_BITMAP_A, page_of(v->soft[FIELD_IO_BITMAP_A]));
+        vmwrite(IO_BITMAP_B, page_of(v->soft[FIELD_IO_BITMAP_B]));
+    }
+    vmwrite(MSR_BITMAP, slot->msr_bitmap.v);
+}
+
+static void merge_apic(const struct vmcs12 *v)
+{
+    if (v->soft[FIELD_PROC_CONTROLS] & PROC_TPR_SHADOW)
+        vmwrite(VIRTUAL_APIC_ADDR, page_of(v->soft[FIELD_VIRTUAL_APIC_ADDR]));
+    if (proc2_of(v) & PROC2_VIRT_APIC_ACCESS) /* only compared with, never accessed */
+        vmwrite(APIC_ACCESS_ADDR, v->soft[FIELD_APIC_ACCESS_ADDR]);
+}
+
+static void merge_ept(struct cpu *cpu, struct nested_slot *slot)
+{
+    const struct vmcs12 *v = &slot->v;
+    if (proc2_of(v) & PROC2_EPT) {
+        slot->root = ept02_root_get(&cpu->nested->ept02, v->soft[FIELD_EPTP]);
+        slot->root_serial = slot->root->serial;
+        vmwrite(EPTP, slot->root->eptp02);
+    } else {
+        slot->root = NULL;
+        vmwrite(EPTP, ept01_eptp(&machine.ept01));
+    }
+}
+
+void nested_merge(struct cpu *cpu, struct nested_slot *slot)
+{
+    struct vmcs12 *v = &slot->v;
+    count(cpu, COUNT_ENTRY_MERGED);
+    if (!v->host_written) {
+        vmcs_write_host_state(cpu);
+        vmwrite(VMCS_LINK_POINTER, LINK_POINTER_NONE);
+        v->host_written = true;
+    }
+    uint32_t stale = v->unmerged;
+    if (stale & BIT(GROUP_CONTROLS)) {
+        merge_controls(slot);
+        stale = VMCS12_ALL_GROUPS; /* controls decide what the other fields mean */
+    }
+    if (stale & BIT(GROUP_BITMAPS))
+        merge_bitmaps(slot);
+    if (stale & BIT(GROUP_APIC))
+        merge_apic(v);
+    if (stale & BIT(GROUP_EPT))
+        merge_ept(cpu, slot);
+    slot->flags = special_flags(slot);
+    v->unmerged = 0;
+}
+
+/* Strata's wants and the guest hypervisor's: an access exits if either says so. */
+static void merge_msr_bitmap(struct cpu *cpu, struct nested_slot *slot)
+{
+    const uint64_t *want1 = hpa_ptr(machine.msr_bitmap01);
+    const uint64_t *want2 = gpa1_ptr(gpa1(slot->v.soft[FIELD_MSR_BITMAP]));
+    uint64_t *merged = hpa_ptr(slot->msr_bitmap);
+    for (unsigned i = 0; i < PAGE_SIZE / sizeof(*merged); i++)
+        merged[i] = want1[i] | want2[i];
+    count(cpu, COUNT_BITMAP_MERGED);
+}
+
+/* What is looked at on every entry. vmcs02 is current. */
+static void enter_ept(struct cpu *cpu, struct nested_slot *slot)
+{
+    if (!slot->root)
+        return;
+    if (slot->root->serial != slot->root_serial) { /* its tables were given to another EPTP meanwhile */
+        slot->root = ept02_root_get(&cpu->nested->ept02, slot->v.soft[FIELD_EPTP]);
+        slot->root_serial = slot->root->serial;
+        vmwrite(EPTP, slot->root->eptp02);
+    }
+    if (slot->prefill) {
+        slot->prefill = false;
+        ept02_prefill(&cpu->nested->ept02, slot->root, slot->prefill_addr);
+    }
+}
+
+void nested_launch(struct cpu *cpu, uint32_t reason)
+{
+    struct nested *n = cpu->nested;
+    struct nested_slot *slot = n->current;
+    if (!slot) {
+        insn_fail_invalid();
+        return;
+    }
+    struct vmcs12 *v = &slot->v;
+    n->blocking = (uint32_t)vmread(GUEST_INTERRUPTIBILITY);
+    if (n->blocking & BLOCKING_MOV_SS) {
+        insn_fail(cpu, VMERR_ENTRY_MOV_SS);
+        return;
+    }
+    if (v->launched != (reason == REASON_vmresume)) {
+        insn_fail(cpu, v->launched ? VMERR_VMLAUNCH_NOT_CLEAR : VMERR_VMRESUME_NOT_LAUNCHED);
+        return;
+    }
+    if (v->unchecked) {
+        enum vmx_error error = check(cpu, slot);
+        if (error != VMX_OK) {
+            count(cpu, COUNT_ENTRY_REFUSED);
+            insn_fail(cpu, error);
+            return;
+        }
+    }
+
+    vmcs12_take(cpu, v);
+    cpu->in_nested = true;
+    v->info_count = 0;
+    if (v->unmerged)
+        nested_merge(cpu, slot);
+    else
+        count(cpu, COUNT_ENTRY_PLAIN);
+    if (v->soft[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP)
+        merge_msr_bitmap(cpu, slot);
+    enter_ept(cpu, slot);
+    if (slot->flags) {
+        uint64_t qualification = 0;
+        uint32_t failure = special_enter(cpu, slot, &qualification);
+        if (failure) {
+            count(cpu, COUNT_ENTRY_REFUSED);
+            reflect_reason(cpu, failure, qualification);
+            return;
+        }
+    }
+    if (n->init_pending) {
+        n->init_pending = false;
+        reflect_reason(cpu, REASON_init, 0);
+    }
+}
+
+/* The processor found a control that it does not like in a row stored SHARED: SDM 3, "Checks on VMX Controls". */
+bool nested_entry_failed(struct cpu *cpu, uint32_t error)
+{
+    if (!cpu->in_nested || error != VMERR_ENTRY_CONTROLS)
+        return false;
+    struct nested_slot *slot = cpu->nested->current;
+    special_exit(cpu, slot, true);
+    vmcs12_give(cpu, &slot->v);
+    cpu->in_nested = false;
+    count(cpu, COUNT_ENTRY_REFUSED);
+    insn_fail(cpu, VMERR_ENTRY_CONTROLS);
+    return true;
+}

@@ -1,0 +1,205 @@
+/*
+ * An exit of the nested guest: who owns it? Nearly always the guest hypervisor: reflect.c. Strata deals by itself with what only it
+ * asked for: ept02 misses, MSRs that it keeps from everybody, NMIs that wait in it.
+ */
+#include "core/dispatch.h"
+#include "core/ept01_exit.h"
+#include "core/guest.h"
+#include "core/lapic.h"
+#include "core/lapic_store.h"
+#include "core/machine.h"
+#include "core/msr.h"
+#include "core/start.h"
+#include "core/upcall.h"
+#include "nested/nested.h"
+
+/* A read (write false) or write of msr is what vmcs12 asks an exit for. */
+static bool msr_wanted(const struct vmcs12 *v, uint32_t msr, bool write)
+{
+    if (!(v->soft[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP))
+        return true;
+    bool high = msr >= 0xc0000000;
+    uint32_t index = high ? msr - 0xc0000000 : msr;
+    if (index >= MSR_BITMAP_PART_MSRS)
+        return true;
+    const uint8_t *bitmap = gpa1_ptr(gpa1(v->soft[FIELD_MSR_BITMAP]));
+    uint32_t part = write ? (high ? MSR_BITMAP_WRITE_HIGH : MSR_BITMAP_WRITE_LOW)
+                          : (high ? MSR_BITMAP_READ_HIGH : MSR_BITMAP_READ_LOW);
+    return bitmap[part + index / 8] >> (index % 8) & 1;
+}
+
+/* The guest hypervisor lets L3 have the MSR: L3 gets what the guest hypervisor would. */
+static void handle_msr(struct cpu *cpu, uint32_t reason)
+{
+    const struct nested_slot *slot = cpu->nested->current;
+    bool write = reason == REASON_wrmsr;
+    if (msr_wanted(&slot->v, (uint32_t)cpu->regs[GPR_RCX], write))
+        reflect(cpu);
+    else if (write)
+        msr_handle_write(cpu, reason);
+    else
+        msr_handle_read(cpu, reason);
+}
+
+/* What IRET had unblocked when the violation stopped it. SDM 3, "Information About NMI Unblocking Due to IRET". */
+static void resume_after_violation(struct cpu *cpu, uint64_t qualification)
+{
+    if (!guest_redeliver(cpu) && (qualification & EPT_QUAL_NMI_UNBLOCK))
+        vmwrite(GUEST_INTERRUPTIBILITY, vmread(GUEST_INTERRUPTIBILITY) | BLOCKING_NMI);
+}
+
+/*
+ * L3's memory as an instruction of its own that Strata emulates uses it: what ept02 maps at the moment is enough, since the
+ * processor has just walked there. Without EPT in vmcs12 it is the guest hypervisor's.
+ */
+static void *guest2_pointer(void *context, uint64_t gpa, enum guest_use use)
+{
+    const struct ept02_root *root = context;
+    struct ept_leaf leaf = ept01_lookup(hpa(root->eptp02 & EPT_ADDR_MASK), gpa1(gpa));
+    bool allowed = leaf.perm & (use == GUEST_USE_WRITE ? EPT_W : EPT_R);
+    return leaf.size && allowed ? gpa1_ptr(gpa1(leaf.base + (gpa & (leaf.size - 1)))) : NULL;
+}
+
+static struct guest_memory guest_memory2(const struct nested_slot *slot)
+{
+    return slot->root ? (struct guest_memory){ guest2_pointer, slot->root } : guest_memory1;
+}
+
+/* ept12 lets L3 have the page, ept01 does not at the moment. */
+static void handle_fault01(struct cpu *cpu, gpa1_t addr, uint64_t qualification)
+{
+    if (ept01_make_present(cpu, addr)) {
+        resume_after_violation(cpu, qualification);
+        return;
+    }
+    bool lapic = !lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page();
+    struct guest_memory memory = guest_memory2(cpu->nested->current);
+    if (lapic && lapic_store_emulate(cpu, &memory, (uint32_t)(addr.v & (PAGE_SIZE - 1))))
+        return;
+    guest_fault(VECTOR_GP, 0);
+}
+
+static void handle_violation(struct cpu *cpu)
+{
+    struct nested *n = cpu->nested;
+    struct nested_slot *slot = n->current;
+    uint64_t addr = vmread(GUEST_PHYSICAL_ADDR), qualification = vmread(EXIT_QUALIFICATION);
+    if (!slot->root) {
+        handle_fault01(cpu, gpa1(addr), qualification);
+        return;
+    }
+    struct ept02_report report;
+    switch (ept02_violation(&n->ept02, slot->root, gpa2(addr), qualification, &report)) {
+    case EPT02_REPAIRED:
+        resume_after_violation(cpu, qualification);
+        return;
+    case EPT02_FAULT01:
+        handle_fault01(cpu, report.gpa1, qualification);
+        return;
+    case EPT02_VIOLATION12:
+        slot->prefill = true;
+        slot->prefill_addr = gpa2(addr);
+        if (report.qualification != qualification)
+            vmcs12_set_info(&slot->v, FIELD_EXIT_QUALIFICATION, report.qualification);
+        reflect(cpu);
+        return;
+    default: /* EPT02_MISCONFIG12 */
+        slot->prefill = true;
+        slot->prefill_addr = gpa2(addr);
+        reflect_reason(cpu, REASON_ept_misconfig, 0);
+        return;
+    }
+}
+
+static void handle_misconfig(struct cpu *cpu)
+{
+    struct nested_slot *slot = cpu->nested->current;
+    gpa2_t addr = gpa2(vmread(GUEST_PHYSICAL_ADDR));
+    if (!slot->root)
+        panic("ept01 has a misconfigured entry for %llx", (unsigned long long)addr.v);
+    if (ept02_misconfig(&cpu->nested->ept02, slot->root, addr) == EPT02_MISCONFIG12)
+        reflect(cpu);
+    else
+        guest_redeliver(cpu);
+}
+
+/* NMI and NMI-window exits while an NMI of Strata's keeping waits in vmcs02 (event.c). True if it was that. */
+static bool handle_waiting_nmi(struct cpu *cpu, uint32_t reason)
+{
+    if (!cpu->nmi_virtual)
+        return false;
+    if (reason == REASON_nmi_window) {
+        event_nmi_window(cpu);
+        return true;
+    }
+    if (reason != REASON_exception_nmi || (vmread(EXIT_INTR_INFO) & INTR_TYPE_MASK) != INTR_TYPE_NMI)
+        return false;
+    cpu->nmi_pending = 1;
+    guest_redeliver(cpu);
+    return true;
+}
+
+void nested_exit(struct cpu *cpu, uint32_t reason)
+{
+    struct nested_slot *slot = cpu->nested->current;
+    if (reason & REASON_ENTRY_FAILURE) {
+        count(cpu, COUNT_ENTRY_REFUSED);
+        reflect(cpu);
+        return;
+    }
+    count(cpu, COUNT_EXIT_L3 + reason % REASON_COUNT);
+    slot->v.launched = slot->v.vmcs02.launched = true;
+    switch (reason) {
+    case REASON_ept_violation:
+        handle_violation(cpu);
+        return;
+    case REASON_ept_misconfig:
+        handle_misconfig(cpu);
+        return;
+    case REASON_rdmsr:
+    case REASON_wrmsr:
+        handle_msr(cpu, reason);
+        return;
+    case REASON_sipi:
+        start_note_sipi(cpu);
+        break;
+    case REASON_exception_nmi:
+    case REASON_nmi_window:
+        if (handle_waiting_nmi(cpu, reason))
+            return;
+        break;
+    default:
+        break;
+    }
+    reflect(cpu);
+}
+
+/*
+ * An NMI arrived in Strata while L3 was to be entered: an exit if the guest hypervisor wants NMIs, else L3's. An event that was about
+ * to be delivered is reported as IDT-vectoring information. vmcs02 is current.
+ */
+void nested_nmi(struct cpu *cpu)
+{
+    struct vmcs12 *v = &cpu->nested->current->v;
+    if (!(v->soft[FIELD_PIN_CONTROLS] & PIN_NMI)) {
+        event_inject_nmi(cpu);
+        return;
+    }
+    uint64_t event = vmread(ENTRY_INTR_INFO);
+    vmcs12_set_info(v, FIELD_IDT_VECTORING_INFO, event & INTR_VALID ? event : 0);
+    vmcs12_set_info(v, FIELD_IDT_VECTORING_ERROR, vmread(ENTRY_EXCEPTION_ERROR));
+    vmcs12_set_info(v, FIELD_EXIT_INSTRUCTION_LEN, vmread(ENTRY_INSTRUCTION_LEN));
+    vmwrite(ENTRY_INTR_INFO, 0);
+    vmcs12_set_info(v, FIELD_EXIT_INTR_INFO, INTR_VALID | INTR_TYPE_NMI | VECTOR_NMI);
+    cpu->nmi_pending = 0;
+    count(cpu, COUNT_EXIT_L3 + REASON_exception_nmi);
+    reflect_reason(cpu, REASON_exception_nmi, 0);
+}
+
+bool nested_init_signal(struct cpu *cpu)
+{
+    if (!cpu->nested->in_vmx)
+        return false;
+    cpu->nested->init_pending = true;
+    return true;
+}

@@ -1,0 +1,114 @@
+/*
+ * Nested virtualization at boot: what is offered to the guest hypervisor, each CPU's pool and ept02, the shadow VMCS controls of
+ * vmcs01.
+ */
+#include "core/machine.h"
+#include "core/upcall.h"
+#include "core/vmcs01.h"
+#include "nested/caps.h"
+#include "nested/nested.h"
+
+#define LINK_POINTER_NONE (~0ull)
+
+struct vmx_caps nested_caps;
+static struct ept_shared *ept_shared;
+static hpa_t vmread_bitmap, vmwrite_bitmap;
+static bool shadowing;
+
+uint64_t nested_cpu_size(void) { return sizeof(struct nested); }
+uint64_t nested_shared_size(void) { return sizeof(struct ept_shared); }
+
+const char *nested_init(void *shared)
+{
+    ept_shared = shared;
+    struct caps_options options = { .vmcs_shadowing = false, .ept_ad = false };
+    caps_filter(&nested_caps, &machine.hw, &options);
+    shadowing = machine.options.shadow == OPTION_ON && machine.hw.offered[CAP_SHADOW] &&
+                (vmx_caps_msr(&machine.hw, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO);
+    struct vmcs12_config config = {
+        .hw = &machine.hw,
+        .shadowing = shadowing,
+        .revision = (uint32_t)(vmx_caps_msr(&machine.hw, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK),
+    };
+    vmcs12_configure(&config);
+    vmread_bitmap = pool_alloc(&machine.pool);
+    vmwrite_bitmap = pool_alloc(&machine.pool);
+    if (!vmread_bitmap.v || !vmwrite_bitmap.v)
+        return "no memory for the VMREAD and VMWRITE bitmaps";
+    vmcs12_bitmaps(&nested_caps, hpa_ptr(vmread_bitmap), hpa_ptr(vmwrite_bitmap));
+    return NULL;
+}
+
+static void init_slots(struct cpu *cpu, struct nested *n)
+{
+    for (unsigned i = 0; i < NESTED_SLOTS; i++) {
+        struct nested_slot *slot = &n->slots[i];
+        slot->v.region.v = VMCS12_NONE;
+        slot->v.vmcs02.region = pool_alloc(&cpu->pool);
+        slot->msr_bitmap = pool_alloc(&cpu->pool);
+        if (!slot->v.vmcs02.region.v || !slot->msr_bitmap.v)
+            panic("a CPU's memory does not hold %u nested VMCSs", NESTED_SLOTS);
+    }
+}
+
+void nested_cpu_init(struct cpu *cpu)
+{
+    struct nested *n = cpu->nested;
+    init_slots(cpu, n);
+    n->vmxon.v = VMCS12_NONE;
+    struct ept02_config config = {
+        .ept01_root = machine.ept01.root,
+        .maxphyaddr = machine.hw.maxphyaddr,
+        .hw_ept_caps = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID),
+        .offered_ept_caps = vmx_caps_msr(&nested_caps, MSR_VMX_EPT_VPID),
+        .large = machine.options.large == OPTION_ON,
+        .coalesce = machine.options.coalesce == OPTION_ON,
+        .history = machine.options.history == OPTION_ON,
+        .prefill = machine.options.prefill == OPTION_ON,
+        .watch = NULL,
+    };
+    ept02_init(&n->ept02, &config, &cpu->pool, ept_shared);
+    if (!shadowing)
+        return;
+    vmwrite(PROC2_CONTROLS, vmread(PROC2_CONTROLS) | PROC2_SHADOW_VMCS);
+    vmwrite(VMREAD_BITMAP, vmread_bitmap.v);
+    vmwrite(VMWRITE_BITMAP, vmwrite_bitmap.v);
+    vmwrite(VMCS_LINK_POINTER, LINK_POINTER_NONE);
+}
+
+bool nested_caps_msr(uint32_t msr, uint64_t *value)
+{
+    if (!caps_msr_exists(&nested_caps, msr))
+        return false;
+    *value = caps_msr(&nested_caps, msr);
+    return true;
+}
+
+void nested_ept01_changed(struct cpu *cpu)
+{
+    ept02_ept01_changed(&cpu->nested->ept02);
+}
+
+void nested_counters(struct cpu *cpu)
+{
+    const struct ept02_counters *from = &cpu->nested->ept02.counters;
+    const struct { enum counter to; uint64_t value; } rows[] = {
+        { COUNT_EPT02_FILL, from->fills },
+        { COUNT_EPT02_COALESCED_2M, from->coalesced_2m },
+        { COUNT_EPT02_COALESCED_1G, from->coalesced_1g },
+        { COUNT_EPT02_PREFILLED, from->prefilled },
+        { COUNT_EPT02_REVALIDATED, from->revalidated },
+        { COUNT_EPT02_REWRITTEN, from->rewritten },
+        { COUNT_EPT02_EVICTED, from->evictions },
+        { COUNT_EPT02_REPAIRED, from->outcome[EPT02_REPAIRED] },
+        { COUNT_EPT02_VIOLATION_01, from->outcome[EPT02_FAULT01] },
+        { COUNT_EPT02_VIOLATION_12, from->outcome[EPT02_VIOLATION12] },
+        { COUNT_EPT02_MISCONFIG_12, from->outcome[EPT02_MISCONFIG12] },
+        { COUNT_HISTORY_HIT, from->history_hits },
+        { COUNT_HISTORY_WASTE, from->history_waste },
+        { COUNT_INVEPT_GUEST, from->invepts },
+        { COUNT_INVEPT_HARDWARE, from->hw_invepts },
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        cpu->counters[rows[i].to] = rows[i].value;
+}

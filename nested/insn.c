@@ -1,0 +1,285 @@
+/*
+ * The VMX instructions of the guest hypervisor but VMLAUNCH and VMRESUME: SDM 3, "VMX Instruction Reference", in the order of the
+ * checks there. #UD for wrong modes comes from the processor before it exits.
+ */
+#include "nested/insn.h"
+
+#include "core/guest.h"
+#include "core/machine.h"
+#include "core/upcall.h"
+#include "core/vmcs01.h"
+#include "nested/caps.h"
+#include "nested/invalidate.h"
+#include "nested/nested.h"
+#include "nested/pool.h"
+
+static void set_flags(uint64_t flags)
+{
+    vmwrite(GUEST_RFLAGS, (vmread(GUEST_RFLAGS) & ~RFLAGS_ARITHMETIC) | flags);
+    guest_skip();
+}
+
+void insn_succeed(void) { set_flags(0); }
+void insn_fail_invalid(void) { set_flags(RFLAGS_CF); }
+
+void insn_fail(struct cpu *cpu, enum vmx_error error)
+{
+    if (!cpu->nested->current || error == VMX_FAIL_INVALID) {
+        insn_fail_invalid();
+        return;
+    }
+    cpu->nested->current->v.soft[FIELD_VM_INSTRUCTION_ERROR] = error;
+    set_flags(RFLAGS_ZF);
+}
+
+static uint32_t memory_revision(gpa1_t region) { return __atomic_load_n((uint32_t *)gpa1_ptr(region), __ATOMIC_RELAXED); }
+
+static uint32_t revision(void) { return (uint32_t)(caps_msr(&nested_caps, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK); }
+
+static bool region_address_ok(uint64_t addr)
+{
+    return !(addr & (PAGE_SIZE - 1)) && !(addr >> nested_caps.maxphyaddr);
+}
+
+static uint64_t fixed0(uint32_t msr) { return caps_msr(&nested_caps, msr); }
+
+/* A CR as L2 sees it obeys the fixed bits. */
+static bool cr_fixed_ok(uint64_t value, uint32_t fixed0_msr)
+{
+    return !(fixed0(fixed0_msr) & ~value) && !(value & ~fixed0(fixed0_msr + 1));
+}
+
+static uint64_t cr_seen(uint64_t real, uint64_t mask, uint64_t shadow) { return (real & ~mask) | (shadow & mask); }
+
+/* In VMX operation PE, PG and NE cannot be cleared: their writes must exit. */
+static void own_cr0(struct cpu *cpu, bool in_vmx)
+{
+    uint64_t seen = cr_seen(vmread(GUEST_CR0), vmread(CR0_MASK), vmread(CR0_SHADOW));
+    vmwrite(CR0_MASK, vmcs01_cr0_mask() | (in_vmx ? fixed0(MSR_VMX_CR0_FIXED0) : 0));
+    vmwrite(CR0_SHADOW, seen);
+    cpu->cr0_shadow = seen;
+}
+
+static void vmxon(struct cpu *cpu)
+{
+    struct nested *n = cpu->nested;
+    uint64_t cr0 = cr_seen(vmread(GUEST_CR0), vmread(CR0_MASK), vmread(CR0_SHADOW));
+    uint64_t cr4 = cr_seen(vmread(GUEST_CR4), vmread(CR4_MASK), vmread(CR4_SHADOW));
+    if (!(cr4 & CR4_VMXE)) {
+        guest_fault(VECTOR_UD, NO_ERROR_CODE);
+        return;
+    }
+    if (n->in_vmx) {
+        if (guest_cpl())
+            guest_fault(VECTOR_GP, 0);
+        else
+            insn_fail(cpu, VMERR_VMXON_IN_ROOT);
+        return;
+    }
+    if (guest_cpl() || !cr_fixed_ok(cr0, MSR_VMX_CR0_FIXED0) || !cr_fixed_ok(cr4, MSR_VMX_CR4_FIXED0)) {
+        guest_fault(VECTOR_GP, 0);
+        return;
+    }
+    uint64_t addr;
+    if (!insn_read_memory(cpu, &addr, sizeof(addr)))
+        return;
+    if (!region_address_ok(addr) || memory_revision(gpa1(addr)) != revision()) {
+        insn_fail_invalid();
+        return;
+    }
+    n->in_vmx = true;
+    n->vmxon = gpa1(addr);
+    n->current = NULL;
+    own_cr0(cpu, true);
+    insn_succeed();
+}
+
+static void set_current(struct cpu *cpu, struct nested_slot *slot)
+{
+    cpu->nested->current = slot;
+    vmcs12_link(cpu, slot ? &slot->v : NULL);
+}
+
+static void leave_vmx(struct cpu *cpu)
+{
+    struct nested *n = cpu->nested;
+    set_current(cpu, NULL);
+    n->in_vmx = false;
+    own_cr0(cpu, false);
+}
+
+/* VMCSs stay cached across VMXOFF: software that wants their contents in memory executes VMCLEAR. */
+static void vmxoff(struct cpu *cpu)
+{
+    leave_vmx(cpu);
+    insn_succeed();
+    if (cpu->nested->init_pending) {
+        cpu->nested->init_pending = false;
+        start_handle_init(cpu, REASON_init);
+    }
+}
+
+static void vmclear(struct cpu *cpu)
+{
+    struct nested *n = cpu->nested;
+    uint64_t addr;
+    if (!insn_read_memory(cpu, &addr, sizeof(addr)))
+        return;
+    if (!region_address_ok(addr)) {
+        insn_fail(cpu, VMERR_VMCLEAR_ADDRESS);
+        return;
+    }
+    if (addr == n->vmxon.v) {
+        insn_fail(cpu, VMERR_VMCLEAR_VMXON_PTR);
+        return;
+    }
+    struct nested_slot *slot = pool_find(n, gpa1(addr));
+    if (!slot) {
+        vmcs12_clear_in_memory(gpa1(addr));
+    } else {
+        if (slot == n->current)
+            set_current(cpu, NULL);
+        slot->v.launched = false;
+        vmcs12_store(cpu, &slot->v);
+        pool_release(slot);
+    }
+    insn_succeed();
+}
+
+static void vmptrld(struct cpu *cpu)
+{
+    struct nested *n = cpu->nested;
+    uint64_t addr;
+    if (!insn_read_memory(cpu, &addr, sizeof(addr)))
+        return;
+    if (!region_address_ok(addr)) {
+        insn_fail(cpu, VMERR_VMPTRLD_ADDRESS);
+        return;
+    }
+    if (addr == n->vmxon.v) {
+        insn_fail(cpu, VMERR_VMPTRLD_VMXON_PTR);
+        return;
+    }
+    uint32_t found = memory_revision(gpa1(addr));
+    bool shadow = found & VMCS_SHADOW_INDICATOR;
+    if ((found & VMX_BASIC_REVISION_MASK) != revision() || (shadow && !nested_caps.offered[CAP_SHADOW])) {
+        insn_fail(cpu, VMERR_VMPTRLD_REVISION);
+        return;
+    }
+    struct nested_slot *slot = pool_find(n, gpa1(addr));
+    if (!slot) {
+        slot = pool_take(cpu, n);
+        vmcs12_load(cpu, &slot->v, gpa1(addr));
+    }
+    slot->v.last_use = ++n->clock;
+    set_current(cpu, slot);
+    insn_succeed();
+}
+
+static void vmptrst(struct cpu *cpu)
+{
+    const struct nested_slot *slot = cpu->nested->current;
+    uint64_t addr = slot ? slot->v.region.v : VMCS12_NONE;
+    if (insn_write_memory(cpu, &addr, sizeof(addr)))
+        insn_succeed();
+}
+
+/* The row that a VMREAD or VMWRITE names; -1 after the failure was reported. */
+static int field_row(struct cpu *cpu, uint64_t encoding)
+{
+    if (!cpu->nested->current) {
+        insn_fail_invalid();
+        return -1;
+    }
+    int row = encoding >> 32 ? -1 : vmcs_field_find((uint32_t)encoding);
+    bool high_of_narrow = vmcs_encoding_high((uint32_t)encoding) && row >= 0 && vmcs_fields[row].width != WIDTH_W64;
+    if (row < 0 || high_of_narrow || !nested_caps.offered[vmcs_fields[row].cap]) {
+        insn_fail(cpu, VMERR_UNSUPPORTED_FIELD);
+        return -1;
+    }
+    return row;
+}
+
+static void handle_vmread(struct cpu *cpu)
+{
+    count(cpu, COUNT_VMREAD_TRAPPED);
+    uint64_t encoding = insn_field_operand(cpu);
+    int row = field_row(cpu, encoding);
+    if (row < 0)
+        return;
+    uint64_t value = vmcs12_read(cpu, &cpu->nested->current->v, (enum vmcs_row)row);
+    if (vmcs_encoding_high((uint32_t)encoding))
+        value >>= 32;
+    if (insn_write_value(cpu, value))
+        insn_succeed();
+}
+
+static void handle_vmwrite(struct cpu *cpu)
+{
+    count(cpu, COUNT_VMWRITE_TRAPPED);
+    uint64_t value;
+    if (!cpu->nested->current) {
+        insn_fail_invalid();
+        return;
+    }
+    if (!insn_read_value(cpu, &value))
+        return;
+    uint64_t encoding = insn_field_operand(cpu);
+    int row = field_row(cpu, encoding);
+    if (row < 0)
+        return;
+    bool info = vmcs_encoding_type((uint32_t)encoding) == TYPE_INFO;
+    if (info && !(caps_msr(&nested_caps, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO)) {
+        insn_fail(cpu, VMERR_READ_ONLY_FIELD);
+        return;
+    }
+    struct vmcs12 *v = &cpu->nested->current->v;
+    if (vmcs_encoding_high((uint32_t)encoding))
+        value = (uint32_t)vmcs12_read(cpu, v, (enum vmcs_row)row) | value << 32;
+    vmcs12_write(cpu, v, (enum vmcs_row)row, value);
+    insn_succeed();
+}
+
+static void vmcall(struct cpu *cpu) { insn_fail(cpu, VMERR_VMCALL_IN_ROOT); }
+
+static const struct {
+    void (*handle)(struct cpu *cpu);
+    void (*handle_reason)(struct cpu *cpu, uint32_t reason);
+} instructions[REASON_COUNT] = {
+    [REASON_vmclear] = { vmclear, NULL },       [REASON_vmptrld] = { vmptrld, NULL },
+    [REASON_vmptrst] = { vmptrst, NULL },       [REASON_vmread] = { handle_vmread, NULL },
+    [REASON_vmwrite] = { handle_vmwrite, NULL }, [REASON_vmxoff] = { vmxoff, NULL },
+    [REASON_vmcall] = { vmcall, NULL },         [REASON_invept] = { invalidate_ept, NULL },
+    [REASON_invvpid] = { invalidate_vpid, NULL }, [REASON_vmlaunch] = { NULL, nested_launch },
+    [REASON_vmresume] = { NULL, nested_launch },
+};
+
+void nested_instruction(struct cpu *cpu, uint32_t reason)
+{
+    if (reason == REASON_vmxon) {
+        vmxon(cpu);
+        return;
+    }
+    if (!cpu->nested->in_vmx) {
+        guest_fault(VECTOR_UD, NO_ERROR_CODE);
+        return;
+    }
+    if (guest_cpl()) {
+        guest_fault(VECTOR_GP, 0);
+        return;
+    }
+    if (instructions[reason].handle_reason)
+        instructions[reason].handle_reason(cpu, reason);
+    else
+        instructions[reason].handle(cpu);
+}
+
+bool nested_in_vmx(const struct cpu *cpu) { return cpu->nested->in_vmx; }
+
+void nested_reset(struct cpu *cpu)
+{
+    if (cpu->nested->in_vmx)
+        leave_vmx(cpu);
+    cpu->nested->init_pending = false;
+    vmwrite(CR0_MASK, vmcs01_cr0_mask());
+}

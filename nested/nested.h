@@ -1,0 +1,78 @@
+/*
+ * Nested virtualization on one CPU: whether the guest hypervisor is in VMX operation, its current VMCS, the pool of cached ones.
+ * In this folder "L2" is the guest hypervisor (vmcs01 current while it runs) and "L3" the nested guest (vmcs02 current).
+ */
+#ifndef STRATA_NESTED_H
+#define STRATA_NESTED_H
+
+#include "core/cpu.h"
+#include "core/vmx_caps.h"
+#include "ept-cache/ept02.h"
+#include "shadow-vmcs/vmcs12.h"
+
+#define NESTED_SLOTS 32 /* VMCSs that a CPU keeps; further ones are evicted to the guest's memory */
+
+/* What belongs to one vmcs12 beyond its values: what was made of them for vmcs02. */
+struct nested_slot {
+    struct vmcs12 v;
+    hpa_t msr_bitmap;          /* merged; 0 until needed */
+    struct ept02_root *root;   /* NULL: vmcs12 does without EPT */
+    uint32_t root_serial;
+    uint32_t flags;            /* enum slot_flag */
+    bool prefill;              /* an EPT violation at prefill_addr was reflected */
+    gpa2_t prefill_addr;
+    uint16_t vpid02;
+    uint64_t kept[5];          /* values of vmcs12's fields that exits do not save: see kept_rows in special.c */
+};
+
+/* Rare properties of a vmcs12's controls, so that the usual entry and exit test one word. */
+enum slot_flag {
+    SLOT_KEEP = 1,          /* some guest fields are not loaded at entry or not saved at exit */
+    SLOT_MSR_AREAS = 2,     /* counts are not all zero */
+    SLOT_NO_EPT = 4,        /* PDPTEs come from memory */
+    SLOT_FLUSH = 8,         /* no VPID: entries and exits flush */
+    SLOT_VIRTUAL_NMIS = 16, /* blocking by NMI is not the processor's */
+    SLOT_LINK = 32,         /* the link pointer is not all ones */
+};
+
+struct nested {
+    bool in_vmx;
+    bool init_pending;       /* INIT arrived in VMX root operation */
+    gpa1_t vmxon;
+    struct nested_slot *current; /* NULL: none */
+    uint64_t clock;
+    uint32_t blocking;       /* vmcs01's interruptibility state when L2 entered L3 */
+    struct ept02 ept02;
+    struct nested_slot slots[NESTED_SLOTS];
+};
+
+extern struct vmx_caps nested_caps; /* what is offered to the guest hypervisor */
+
+/* --- outcomes of a VMX instruction, for L2; vmcs01 is current ---
+ * SDM 3, "Conventions" of "VMX Instruction Reference". Each skips the instruction. */
+void insn_succeed(void);
+void insn_fail_invalid(void);
+/* VMfailValid if there is a current VMCS, else VMfailInvalid. */
+void insn_fail(struct cpu *cpu, enum vmx_error error);
+
+/* --- enter.c --- */
+/* VMLAUNCH (resume false) or VMRESUME by L2. */
+void nested_launch(struct cpu *cpu, uint32_t reason);
+/* Recomputes slot->flags and everything in vmcs02 that derives from changed groups. vmcs02 is current. */
+void nested_merge(struct cpu *cpu, struct nested_slot *slot);
+
+/* --- reflect.c: the exit of L3 that vmcs02 holds becomes an exit to L2. vmcs02 is current before, vmcs01 after. --- */
+void reflect(struct cpu *cpu);
+/* The same with made-up exit information. */
+void reflect_reason(struct cpu *cpu, uint32_t reason, uint64_t qualification);
+
+/* --- special.c: the rare parts of entries and exits, behind slot->flags; vmcs02 is current --- */
+/* VMX_OK, or the exit reason of the failed entry with its qualification. */
+uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qualification);
+/* failed: the entry failed, so nothing of the guest is saved. */
+void special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed);
+/* The exit-MSR-load area; vmcs01 is current. False: VMX abort. */
+bool special_load_msrs(struct cpu *cpu, struct nested_slot *slot);
+uint32_t special_flags(const struct nested_slot *slot);
+
+#endif

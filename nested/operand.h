@@ -1,0 +1,58 @@
+/*
+ * Operands of VMX instructions, from what the processor saves on their VM exits: which registers, which memory.
+ * SDM 3, "Information for VM Exits Due to Instruction Execution" and the tables "Format of the VM-Exit
+ * Instruction-Information Field as Used for ...".
+ */
+#ifndef STRATA_OPERAND_H
+#define STRATA_OPERAND_H
+
+#include "core/types.h"
+#include "core/x86.h"
+
+/* What the instruction-information field says. */
+struct operand {
+    bool in_register;     /* VMREAD and VMWRITE: the first operand is register reg1, not memory */
+    uint8_t reg1;         /* enum gpr; valid if in_register */
+    uint8_t reg2;         /* enum gpr; VMREAD, VMWRITE: holds the field; INVEPT, INVVPID: holds the type */
+    uint8_t segment;      /* enum segment, 0..7: of a memory operand */
+    uint8_t address_bits; /* address size: 16, 32 or 64 */
+    uint8_t scale;        /* index is shifted left by this: 0..3 */
+    uint8_t base, index;  /* enum gpr, or OPERAND_NONE */
+};
+#define OPERAND_NONE 0xff
+
+enum operand_form {
+    OPERAND_FIELD,  /* VMREAD, VMWRITE */
+    OPERAND_MEMORY, /* VMCLEAR, VMPTRLD, VMPTRST, VMXON */
+    OPERAND_TYPED,  /* INVEPT, INVVPID */
+};
+
+/* Decodes the VM-exit instruction information of an instruction of this form. Total: any value gives an operand. */
+struct operand operand_decode(uint64_t info, enum operand_form form);
+
+/* Which mode the guest is in, as far as addresses go. */
+struct operand_mode {
+    bool mode_64;        /* CS.L = 1 in IA-32e mode */
+    uint8_t linear_bits; /* of canonical addresses: 48, or 57 with CR4.LA57 = 1 */
+};
+
+/* The operand's segment register, as the VMCS has it. */
+struct operand_segment {
+    uint64_t base;
+    uint32_t limit, access_rights;
+};
+
+enum operand_access { OPERAND_READ, OPERAND_WRITE };
+enum operand_fault { OPERAND_OK, OPERAND_GP, OPERAND_SS }; /* #GP(0), #SS(0) */
+
+/*
+ * Linear address of a memory operand of size bytes. displacement: the exit qualification (RIP-relative addresses
+ * are already complete there). gpr: all 16, RSP included. Checks in the order of the SDM's instruction descriptions:
+ * canonical form in 64-bit mode; else usable segment, its type, its limit. *linear is set on OPERAND_OK only.
+ * Precondition: the guest is in protected or 64-bit mode (VMX instructions raise #UD elsewhere before they exit).
+ */
+enum operand_fault operand_linear(const struct operand *operand, uint64_t displacement, const uint64_t gpr[GPR_COUNT],
+                                  const struct operand_segment *segment, struct operand_mode mode, unsigned size,
+                                  enum operand_access access, uint64_t *linear);
+
+#endif

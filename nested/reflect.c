@@ -1,0 +1,183 @@
+/*
+ * An exit of the nested guest becomes one to the guest hypervisor: its exit information and guest state are in vmcs02 already, which
+ * is vmcs12's storage. What remains is to load vmcs12's host state into vmcs01. SDM 3, "Loading Host State".
+ */
+#include "core/dispatch.h"
+#include "core/guest.h"
+#include "core/log.h"
+#include "nested/nested.h"
+
+#define AR_CODE64 (0xbull | AR_S | AR_PRESENT | AR_L | AR_G)
+#define AR_CODE32 (0xbull | AR_S | AR_PRESENT | AR_DB | AR_G)
+#define AR_DATA32 (0x3ull | AR_S | AR_PRESENT | AR_DB | AR_G)
+#define AR_TSS_BUSY (0xbull | AR_PRESENT)
+#define LIMIT_FLAT 0xffffffff
+#define LIMIT_TABLE 0xffff
+#define LIMIT_TSS 0x67
+#define DR7_AFTER_EXIT 0x400
+
+/* What of L3's state decides about L2's. */
+struct exit_state {
+    uint64_t efer, pat; /* L3's, for a vmcs12 whose exits load neither */
+    uint32_t blocking;  /* interruptibility state that L2 gets */
+};
+
+static void load_control_registers(struct cpu *cpu, const struct vmcs12 *v)
+{
+    uint64_t cr0 = v->soft[FIELD_HOST_CR0] | CR0_ET, cr4 = v->soft[FIELD_HOST_CR4];
+    if (v->soft[FIELD_EXIT_CONTROLS] & EXIT_HOST_64)
+        cr4 |= CR4_PAE;
+    else
+        cr4 &= ~CR4_PCIDE;
+    vmwrite(GUEST_CR0, cr0);
+    vmwrite(GUEST_CR3, v->soft[FIELD_HOST_CR3]);
+    vmwrite(GUEST_CR4, cr4);
+    if (cpu->cr0_shadow != cr0)
+        vmwrite(CR0_SHADOW, cpu->cr0_shadow = cr0);
+    if (cpu->cr4_shadow != cr4)
+        vmwrite(CR4_SHADOW, cpu->cr4_shadow = cr4);
+    vmwrite(GUEST_DR7, DR7_AFTER_EXIT);
+    vmwrite(GUEST_DEBUGCTL, 0);
+}
+
+static void load_msrs(const struct vmcs12 *v, const struct exit_state *from)
+{
+    uint64_t exit = v->soft[FIELD_EXIT_CONTROLS], lm = EFER_LMA | EFER_LME;
+    uint64_t efer = exit & EXIT_LOAD_EFER ? v->soft[FIELD_HOST_EFER]
+                                          : (exit & EXIT_HOST_64 ? from->efer | lm : from->efer & ~lm);
+    vmwrite(GUEST_EFER, efer);
+    vmwrite(GUEST_PAT, exit & EXIT_LOAD_PAT ? v->soft[FIELD_HOST_PAT] : from->pat);
+    vmwrite(GUEST_SYSENTER_CS, v->soft[FIELD_HOST_SYSENTER_CS]);
+    vmwrite(GUEST_SYSENTER_ESP, v->soft[FIELD_HOST_SYSENTER_ESP]);
+    vmwrite(GUEST_SYSENTER_EIP, v->soft[FIELD_HOST_SYSENTER_EIP]);
+    uint64_t entry = vmread(ENTRY_CONTROLS), want = exit & EXIT_HOST_64 ? entry | ENTRY_IA32E : entry & ~ENTRY_IA32E;
+    if (want != entry)
+        vmwrite(ENTRY_CONTROLS, want);
+}
+
+static void load_data_segment(enum segment segment, uint64_t selector, uint64_t base)
+{
+    uint32_t i = 2u * (uint32_t)segment;
+    hw_vmwrite(VMCS_GUEST_ES_SEL + i, selector);
+    hw_vmwrite(VMCS_GUEST_ES_BASE + i, base);
+    hw_vmwrite(VMCS_GUEST_ES_LIMIT + i, LIMIT_FLAT);
+    hw_vmwrite(VMCS_GUEST_ES_AR + i, selector ? AR_DATA32 : AR_UNUSABLE | AR_DATA32);
+}
+
+static void load_segments(const struct vmcs12 *v)
+{
+    bool host64 = v->soft[FIELD_EXIT_CONTROLS] & EXIT_HOST_64;
+    vmwrite(GUEST_CS_SEL, v->soft[FIELD_HOST_CS_SEL]);
+    vmwrite(GUEST_CS_BASE, 0);
+    vmwrite(GUEST_CS_LIMIT, LIMIT_FLAT);
+    vmwrite(GUEST_CS_AR, host64 ? AR_CODE64 : AR_CODE32);
+    load_data_segment(SEG_SS, v->soft[FIELD_HOST_SS_SEL], 0);
+    load_data_segment(SEG_DS, v->soft[FIELD_HOST_DS_SEL], 0);
+    load_data_segment(SEG_ES, v->soft[FIELD_HOST_ES_SEL], 0);
+    load_data_segment(SEG_FS, v->soft[FIELD_HOST_FS_SEL], v->soft[FIELD_HOST_FS_BASE]);
+    load_data_segment(SEG_GS, v->soft[FIELD_HOST_GS_SEL], v->soft[FIELD_HOST_GS_BASE]);
+    vmwrite(GUEST_TR_SEL, v->soft[FIELD_HOST_TR_SEL]);
+    vmwrite(GUEST_TR_BASE, v->soft[FIELD_HOST_TR_BASE]);
+    vmwrite(GUEST_TR_LIMIT, LIMIT_TSS);
+    vmwrite(GUEST_TR_AR, AR_TSS_BUSY);
+    vmwrite(GUEST_LDTR_SEL, 0);
+    vmwrite(GUEST_LDTR_AR, AR_UNUSABLE);
+    vmwrite(GUEST_GDTR_BASE, v->soft[FIELD_HOST_GDTR_BASE]);
+    vmwrite(GUEST_GDTR_LIMIT, LIMIT_TABLE);
+    vmwrite(GUEST_IDTR_BASE, v->soft[FIELD_HOST_IDTR_BASE]);
+    vmwrite(GUEST_IDTR_LIMIT, LIMIT_TABLE);
+}
+
+/* SDM 3, "VMX Aborts": the CPU shuts down; here, as for a triple fault, the machine resets. */
+static _Noreturn void vmx_abort(const char *why)
+{
+    log_error("the guest hypervisor took a VMX abort (%s): resetting the machine", why);
+    machine_reset();
+}
+
+/* A 32-bit host with PAE paging: VM exits load its PDPTEs. */
+static void load_pdptes(const struct vmcs12 *v)
+{
+    if ((v->soft[FIELD_EXIT_CONTROLS] & EXIT_HOST_64) || !(v->soft[FIELD_HOST_CR4] & CR4_PAE))
+        return;
+    const volatile uint64_t *pdpt = gpa1_ptr(gpa1(v->soft[FIELD_HOST_CR3] & 0xffffffe0));
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t pdpte = pdpt[i];
+        if (!pdpte_valid(pdpte, nested_caps.maxphyaddr))
+            vmx_abort("its PDPTEs have reserved bits set");
+        hw_vmwrite(VMCS_GUEST_PDPTE0 + 2 * i, pdpte);
+    }
+}
+
+/* vmcs01 is current; its guest was at VMLAUNCH or VMRESUME. */
+static void load_host_state(struct cpu *cpu, const struct vmcs12 *v, const struct exit_state *from)
+{
+    load_control_registers(cpu, v);
+    load_msrs(v, from);
+    load_segments(v);
+    vmwrite(GUEST_RSP, v->soft[FIELD_HOST_RSP]);
+    vmwrite(GUEST_RIP, v->soft[FIELD_HOST_RIP]);
+    vmwrite(GUEST_RFLAGS, RFLAGS_FIXED1);
+    vmwrite(GUEST_PENDING_DEBUG, 0);
+    if (from->blocking != cpu->nested->blocking)
+        vmwrite(GUEST_INTERRUPTIBILITY, from->blocking);
+    load_pdptes(v);
+}
+
+/*
+ * Blocking by NMI after the exit: what it was, but an exit caused by an NMI blocks, and with virtual NMIs what vmcs02 has is not the
+ * processor's state. SDM 3, "Loading Host State", "Updating Non-Register State".
+ */
+static uint32_t blocking_after(const struct nested *n, const struct nested_slot *slot, uint32_t reason)
+{
+    if (reason & REASON_ENTRY_FAILURE) /* L3's state was never loaded */
+        return n->blocking & (uint32_t)BLOCKING_NMI;
+    bool nmi = reason == REASON_exception_nmi && (vmread(EXIT_INTR_INFO) & INTR_TYPE_MASK) == INTR_TYPE_NMI;
+    if (nmi)
+        return (uint32_t)BLOCKING_NMI;
+    if (slot->flags & SLOT_VIRTUAL_NMIS)
+        return 0;
+    return (uint32_t)vmread(GUEST_INTERRUPTIBILITY) & (uint32_t)BLOCKING_NMI;
+}
+
+/* An NMI that waited for its window in vmcs02 is the guest hypervisor's now. */
+static void nmi_window_end(struct cpu *cpu)
+{
+    uint64_t pin = vmread(PIN_CONTROLS), proc = vmread(PROC_CONTROLS);
+    vmwrite(PIN_CONTROLS, pin & ~(PIN_NMI | PIN_VIRTUAL_NMIS));
+    vmwrite(PROC_CONTROLS, proc & ~PROC_NMI_WINDOW);
+    cpu->nmi_virtual = false;
+    cpu->event_pending = cpu->nmi_pending;
+}
+
+void reflect(struct cpu *cpu)
+{
+    struct nested *n = cpu->nested;
+    struct nested_slot *slot = n->current;
+    struct vmcs12 *v = &slot->v;
+    uint32_t reason = (uint32_t)vmread(EXIT_REASON);
+    struct exit_state from = { 0, 0, blocking_after(n, slot, reason) };
+    count(cpu, COUNT_REFLECT + (uint32_t)(reason & REASON_BASIC_MASK) % REASON_COUNT);
+    if (cpu->nmi_virtual)
+        nmi_window_end(cpu);
+    uint64_t load_both = EXIT_LOAD_EFER | EXIT_LOAD_PAT;
+    if ((v->soft[FIELD_EXIT_CONTROLS] & load_both) != load_both) {
+        from.efer = vmread(GUEST_EFER);
+        from.pat = vmread(GUEST_PAT);
+    }
+    if (slot->flags)
+        special_exit(cpu, slot, reason & REASON_ENTRY_FAILURE);
+    vmcs12_give(cpu, v);
+    cpu->in_nested = false;
+    load_host_state(cpu, v, &from);
+    if (v->soft[FIELD_EXIT_MSR_LOAD_COUNT] && !special_load_msrs(cpu, slot))
+        vmx_abort("its exit MSR-load area cannot be loaded");
+}
+
+void reflect_reason(struct cpu *cpu, uint32_t reason, uint64_t qualification)
+{
+    struct vmcs12 *v = &cpu->nested->current->v;
+    vmcs12_set_info(v, FIELD_EXIT_REASON, reason);
+    vmcs12_set_info(v, FIELD_EXIT_QUALIFICATION, qualification);
+    reflect(cpu);
+}

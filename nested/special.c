@@ -1,0 +1,270 @@
+/*
+ * The rare parts of nested entries and exits: guest fields that vmcs12 does not have loaded or saved, MSR areas, PDPTEs without
+ * EPT, flushing without VPID. None of it runs for a vmcs12 that uses none of it (slot->flags is 0).
+ */
+#include "core/guest.h"
+#include "core/machine.h"
+#include "core/msr.h"
+#include "core/vmcs01.h"
+#include "nested/checks.h"
+#include "nested/invalidate.h"
+#include "nested/nested.h"
+
+#define LINK_POINTER_NONE (~0ull)
+
+/*
+ * vmcs02 always loads and saves these guest fields, so that they survive exits that the guest hypervisor does not see. Where vmcs12
+ * does not load one, L3 starts with L2's value; where it does not save one, vmcs12's value is put back.
+ */
+static const struct kept_row {
+    uint32_t encoding;
+    uint8_t row;
+    uint32_t load, save; /* entry control, exit control; load 0: always loaded (if it exists at all) */
+} kept_rows[5] = {
+    { VMCS_GUEST_EFER, FIELD_GUEST_EFER, ENTRY_LOAD_EFER, EXIT_SAVE_EFER },
+    { VMCS_GUEST_PAT, FIELD_GUEST_PAT, ENTRY_LOAD_PAT, EXIT_SAVE_PAT },
+    { VMCS_GUEST_DR7, FIELD_GUEST_DR7, ENTRY_LOAD_DEBUG, EXIT_SAVE_DEBUG },
+    { VMCS_GUEST_DEBUGCTL, FIELD_GUEST_DEBUGCTL, ENTRY_LOAD_DEBUG, EXIT_SAVE_DEBUG },
+    { VMCS_PREEMPTION_TIMER, FIELD_PREEMPTION_TIMER, 0, EXIT_SAVE_PREEMPTION_TIMER },
+};
+_Static_assert(ARRAY_SIZE(kept_rows) == ARRAY_SIZE(((struct nested_slot *)0)->kept), "one value a row");
+
+static bool kept_exists(const struct vmcs12 *v, const struct kept_row *k)
+{
+    return k->load || (v->soft[FIELD_PIN_CONTROLS] & PIN_PREEMPTION_TIMER);
+}
+
+static bool loads(const struct vmcs12 *v, const struct kept_row *k)
+{
+    return !k->load || (v->soft[FIELD_ENTRY_CONTROLS] & k->load);
+}
+
+static bool saves(const struct vmcs12 *v, const struct kept_row *k) { return v->soft[FIELD_EXIT_CONTROLS] & k->save; }
+
+uint32_t special_flags(const struct nested_slot *slot)
+{
+    const struct vmcs12 *v = &slot->v;
+    uint64_t proc2 = v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY ? v->soft[FIELD_PROC2_CONTROLS] : 0;
+    uint32_t flags = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(kept_rows); i++)
+        if (kept_exists(v, &kept_rows[i]) && !(loads(v, &kept_rows[i]) && saves(v, &kept_rows[i])))
+            flags |= SLOT_KEEP;
+    if (v->soft[FIELD_ENTRY_MSR_LOAD_COUNT] || v->soft[FIELD_EXIT_MSR_LOAD_COUNT] || v->soft[FIELD_EXIT_MSR_STORE_COUNT])
+        flags |= SLOT_MSR_AREAS;
+    if (!(proc2 & PROC2_EPT))
+        flags |= SLOT_NO_EPT;
+    if (slot->vpid02 == VPID02_SHARED)
+        flags |= SLOT_FLUSH;
+    if (v->soft[FIELD_PIN_CONTROLS] & PIN_VIRTUAL_NMIS)
+        flags |= SLOT_VIRTUAL_NMIS;
+    if (v->soft[FIELD_VMCS_LINK_POINTER] != LINK_POINTER_NONE)
+        flags |= SLOT_LINK;
+    return flags;
+}
+
+/* EFER at an entry that does not load it. SDM 3, "Loading Guest Control Registers, Debug Registers, and MSRs". */
+static uint64_t efer_not_loaded(const struct vmcs12 *v, uint64_t efer01)
+{
+    uint64_t ia32e = v->soft[FIELD_ENTRY_CONTROLS] & ENTRY_IA32E;
+    uint64_t efer = ia32e ? efer01 | EFER_LMA : efer01 & ~EFER_LMA;
+    if (vmread(GUEST_CR0) & CR0_PG)
+        efer = ia32e ? efer | EFER_LME : efer & ~EFER_LME;
+    return efer;
+}
+
+static void keep_enter(struct cpu *cpu, struct nested_slot *slot)
+{
+    const struct vmcs12 *v = &slot->v;
+    uint64_t values01[ARRAY_SIZE(kept_rows)];
+    vmcs_load(cpu, &cpu->vmcs01);
+    for (size_t i = 0; i < ARRAY_SIZE(kept_rows); i++)
+        values01[i] = kept_rows[i].load ? hw_vmread(kept_rows[i].encoding) : 0;
+    vmcs_load(cpu, &slot->v.vmcs02);
+    for (size_t i = 0; i < ARRAY_SIZE(kept_rows); i++) {
+        const struct kept_row *k = &kept_rows[i];
+        if (!kept_exists(v, k))
+            continue;
+        if (!saves(v, k))
+            slot->kept[i] = hw_vmread(k->encoding);
+        if (loads(v, k))
+            continue;
+        bool efer = k->row == FIELD_GUEST_EFER;
+        hw_vmwrite(k->encoding, efer ? efer_not_loaded(v, values01[i]) : values01[i]);
+    }
+}
+
+static void keep_exit(struct nested_slot *slot)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(kept_rows); i++)
+        if (kept_exists(&slot->v, &kept_rows[i]) && !saves(&slot->v, &kept_rows[i]))
+            hw_vmwrite(kept_rows[i].encoding, slot->kept[i]);
+}
+
+/* PAE paging without EPT: the processor would load the PDPTEs from memory. False: one has reserved bits. */
+static bool load_pdptes(void)
+{
+    uint64_t cr0 = vmread(GUEST_CR0), cr4 = vmread(GUEST_CR4);
+    if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || (vmread(ENTRY_CONTROLS) & ENTRY_IA32E))
+        return true;
+    const volatile uint64_t *pdpt = gpa1_ptr(gpa1(vmread(GUEST_CR3) & 0xffffffe0));
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t pdpte = pdpt[i];
+        if (!pdpte_valid(pdpte, nested_caps.maxphyaddr))
+            return false;
+        hw_vmwrite(VMCS_GUEST_PDPTE0 + 2 * i, pdpte);
+    }
+    return true;
+}
+
+/* --- MSR areas: SDM 3, "Loading MSRs" of "VM Entries" and "VM Exits", "Saving MSRs" --- */
+
+struct msr_entry { uint32_t msr, reserved; uint64_t value; };
+
+/* MSRs that the VMCS switches have their values there while another's are in the processor. The VMCS is current. */
+static const struct { uint32_t msr, encoding; } switched[] = {
+    { MSR_EFER, VMCS_GUEST_EFER },
+    { MSR_PAT, VMCS_GUEST_PAT },
+    { MSR_DEBUGCTL, VMCS_GUEST_DEBUGCTL },
+    { MSR_SYSENTER_CS, VMCS_GUEST_SYSENTER_CS },
+    { MSR_SYSENTER_ESP, VMCS_GUEST_SYSENTER_ESP },
+    { MSR_SYSENTER_EIP, VMCS_GUEST_SYSENTER_EIP },
+};
+
+static uint32_t switched_encoding(uint32_t msr)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(switched); i++)
+        if (switched[i].msr == msr)
+            return switched[i].encoding;
+    return 0;
+}
+
+static struct msr_entry entry_read(uint64_t area, uint64_t i)
+{
+    const volatile struct msr_entry *e = gpa1_ptr(gpa1(area + i * sizeof(struct msr_entry)));
+    return (struct msr_entry){ e->msr, e->reserved, e->value };
+}
+
+static bool forbidden_anywhere(const struct msr_entry *e)
+{
+    return e->reserved || (e->msr >= MSR_X2APIC_FIRST && e->msr <= MSR_X2APIC_LAST) || e->msr == 0x9b /* SMM monitor */;
+}
+
+static bool forbidden_to_load(const struct msr_entry *e)
+{
+    return forbidden_anywhere(e) || e->msr == MSR_FS_BASE || e->msr == MSR_GS_BASE || e->msr == MSR_BIOS_UPDT_TRIG;
+}
+
+/* EFER as WRMSR would take it: no reserved bits; LME does not change under paging, LMA never by this. */
+static bool load_efer(uint64_t value)
+{
+    uint64_t old = vmread(GUEST_EFER);
+    if (value & ~machine.hw.efer)
+        return false;
+    if (((value ^ old) & EFER_LME) && (vmread(GUEST_CR0) & CR0_PG))
+        return false;
+    vmwrite(GUEST_EFER, (value & ~EFER_LMA) | (old & EFER_LMA));
+    return true;
+}
+
+static bool pat_valid(uint64_t value)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        uint64_t type = value >> 8 * i & 0xff;
+        if (type > 7 || type == 2 || type == 3)
+            return false;
+    }
+    return true;
+}
+
+static bool load_one(const struct msr_entry *e)
+{
+    if (forbidden_to_load(e))
+        return false;
+    uint32_t encoding = switched_encoding(e->msr);
+    if (!encoding)
+        return msr_write(e->msr, e->value);
+    if (e->msr == MSR_EFER)
+        return load_efer(e->value);
+    if (e->msr == MSR_PAT && !pat_valid(e->value))
+        return false;
+    hw_vmwrite(encoding, e->value);
+    return true;
+}
+
+static bool store_one(uint64_t area, uint64_t i)
+{
+    struct msr_entry e = entry_read(area, i);
+    if (forbidden_anywhere(&e))
+        return false;
+    uint32_t encoding = e.msr == MSR_FS_BASE ? VMCS_GUEST_FS_BASE : e.msr == MSR_GS_BASE ? VMCS_GUEST_GS_BASE : switched_encoding(e.msr);
+    uint64_t value;
+    if (encoding)
+        value = hw_vmread(encoding);
+    else if (e.msr == MSR_TSC)
+        value = hw_rdtsc(); /* RDMSR in root mode: without the offset */
+    else if (!msr_read(e.msr, &value))
+        return false;
+    volatile struct msr_entry *out = gpa1_ptr(gpa1(area + i * sizeof(struct msr_entry)));
+    out->value = value;
+    return true;
+}
+
+/* Index + 1 of the entry that failed, 0 if none did. */
+static uint64_t load_area(uint64_t area, uint64_t count_entries)
+{
+    for (uint64_t i = 0; i < count_entries; i++) {
+        struct msr_entry e = entry_read(area, i);
+        if (!load_one(&e))
+            return i + 1;
+    }
+    return 0;
+}
+
+bool special_load_msrs(struct cpu *cpu, struct nested_slot *slot)
+{
+    (void)cpu;
+    return !load_area(slot->v.soft[FIELD_EXIT_MSR_LOAD_ADDR], slot->v.soft[FIELD_EXIT_MSR_LOAD_COUNT]);
+}
+
+uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qualification)
+{
+    const struct vmcs12 *v = &slot->v;
+    if (slot->flags & SLOT_KEEP)
+        keep_enter(cpu, slot);
+    if (slot->flags & SLOT_LINK) {
+        struct check_view view = { .values = v->soft, .caps = &nested_caps, .current_vmcs = v->region };
+        const struct check_rule *broken = check_guest_soft(&view);
+        if (broken) {
+            *qualification = broken->qualification;
+            return REASON_entry_guest_state | (uint32_t)REASON_ENTRY_FAILURE;
+        }
+    }
+    if ((slot->flags & SLOT_NO_EPT) && !load_pdptes()) {
+        *qualification = ENTRY_FAIL_PDPTE;
+        return REASON_entry_guest_state | (uint32_t)REASON_ENTRY_FAILURE;
+    }
+    if (slot->flags & SLOT_FLUSH)
+        hw_invvpid(INVVPID_SINGLE, VPID02_SHARED, 0);
+    if (v->soft[FIELD_ENTRY_MSR_LOAD_COUNT]) {
+        uint64_t failed = load_area(v->soft[FIELD_ENTRY_MSR_LOAD_ADDR], v->soft[FIELD_ENTRY_MSR_LOAD_COUNT]);
+        if (failed) {
+            *qualification = failed;
+            return REASON_entry_msr_load | (uint32_t)REASON_ENTRY_FAILURE;
+        }
+    }
+    return VMX_OK;
+}
+
+void special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed)
+{
+    (void)cpu;
+    const struct vmcs12 *v = &slot->v;
+    if (!failed)
+        for (uint64_t i = 0; i < v->soft[FIELD_EXIT_MSR_STORE_COUNT]; i++)
+            if (!store_one(v->soft[FIELD_EXIT_MSR_STORE_ADDR], i))
+                break;
+    if (slot->flags & SLOT_KEEP)
+        keep_exit(slot);
+    if ((slot->flags & SLOT_FLUSH) && !(v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY && v->soft[FIELD_PROC2_CONTROLS] & PROC2_VPID))
+        hw_invvpid(INVVPID_SINGLE, VPID01, 0);
+}

@@ -1,0 +1,224 @@
+/*
+ * See vmcs12.h. The format of a region in the guest's memory is Strata's own: revision, abort indicator, launch state, and the value
+ * of each row of the field table.
+ */
+#include "shadow-vmcs/vmcs12.h"
+
+#include "core/counters.h"
+
+struct region {
+    uint32_t revision, abort;
+    uint64_t launched;
+    uint64_t values[FIELD_COUNT];
+};
+_Static_assert(sizeof(struct region) <= PAGE_SIZE, "a region is one page");
+
+#define LINK_POINTER_NONE (~0ull)
+
+static struct vmcs12_config config;
+
+void vmcs12_configure(const struct vmcs12_config *c) { config = *c; }
+
+/* The processor has the field, so vmcs02 can hold it. */
+static bool in_vmcs02(enum vmcs_row row)
+{
+    return vmcs_fields[row].store != STORE_SOFT && config.hw->offered[vmcs_fields[row].cap];
+}
+
+static struct region *region_of(gpa1_t addr) { return gpa1_ptr(addr); }
+
+/* Launch state and indicator live in the region that VMCLEAR wrote back. */
+static void set_indicator(const struct vmcs12 *v, bool shadow)
+{
+    uint32_t *word = hpa_ptr(v->vmcs02.region);
+    *word = config.revision | (shadow ? (uint32_t)VMCS_SHADOW_INDICATOR : 0);
+}
+
+void vmcs12_take(struct cpu *cpu, struct vmcs12 *v)
+{
+    if (v->lent) {
+        hw_vmclear(v->vmcs02.region); /* what was written through the shadow is in memory now */
+        set_indicator(v, false);
+        v->lent = false;
+    }
+    vmcs_load(cpu, &v->vmcs02);
+}
+
+void vmcs12_give(struct cpu *cpu, struct vmcs12 *v)
+{
+    if (config.shadowing) {
+        hw_vmclear(v->vmcs02.region);
+        v->vmcs02.launched = false;
+        set_indicator(v, true);
+        v->lent = true;
+    }
+    vmcs_load(cpu, &cpu->vmcs01);
+}
+
+void vmcs12_link(struct cpu *cpu, struct vmcs12 *v)
+{
+    (void)cpu;
+    if (!config.shadowing)
+        return;
+    if (v && !v->lent) {
+        hw_vmclear(v->vmcs02.region);
+        v->vmcs02.launched = false;
+        set_indicator(v, true);
+        v->lent = true;
+    }
+    vmwrite(VMCS_LINK_POINTER, v ? v->vmcs02.region.v : LINK_POINTER_NONE);
+}
+
+/* Without a loan, both VMCSs stay active and changing between them is one VMPTRLD each. */
+static void back_to_vmcs01(struct cpu *cpu, struct vmcs12 *v, bool was_lent)
+{
+    if (was_lent)
+        vmcs12_give(cpu, v);
+    else
+        vmcs_load(cpu, &cpu->vmcs01);
+}
+
+/*
+ * "IA-32e mode guest" of vmcs12 changes at VM exits, where the processor stores it in vmcs02. SDM 3, "Saving Control Registers,
+ * Debug Registers, and MSRs". vmcs02 is current.
+ */
+static void sync_entry_controls(struct vmcs12 *v)
+{
+    if (!v->host_written)
+        return; /* never entered */
+    uint64_t ia32e = vmread(ENTRY_CONTROLS) & ENTRY_IA32E;
+    v->soft[FIELD_ENTRY_CONTROLS] = (v->soft[FIELD_ENTRY_CONTROLS] & ~ENTRY_IA32E) | ia32e;
+}
+
+static bool needs_sync(const struct vmcs12 *v, enum vmcs_row row)
+{
+    return v->host_written && !(v->unmerged & BIT(GROUP_CONTROLS)) && vmcs_fields[row].group == GROUP_CONTROLS;
+}
+
+static const uint64_t *info_override(const struct vmcs12 *v, enum vmcs_row row)
+{
+    for (unsigned i = 0; i < v->info_count; i++)
+        if (v->info[i].row == row)
+            return &v->info[i].value;
+    return NULL;
+}
+
+uint64_t vmcs12_read(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row)
+{
+    bool shared = in_vmcs02(row);
+    const uint64_t *override = info_override(v, row);
+    if (override)
+        return *override;
+    if (!shared && !needs_sync(v, row))
+        return v->soft[row];
+    bool was_lent = v->lent;
+    vmcs12_take(cpu, v);
+    if (!shared)
+        sync_entry_controls(v);
+    uint64_t value = shared ? hw_vmread(vmcs_fields[row].encoding) : v->soft[row];
+    back_to_vmcs01(cpu, v, was_lent);
+    return value;
+}
+
+void vmcs12_write(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row, uint64_t value)
+{
+    value = vmcs_field_trim(row, value);
+    bool shared = in_vmcs02(row);
+    if (shared || needs_sync(v, row)) {
+        bool was_lent = v->lent;
+        vmcs12_take(cpu, v);
+        if (shared)
+            hw_vmwrite(vmcs_fields[row].encoding, value);
+        else
+            sync_entry_controls(v);
+        back_to_vmcs01(cpu, v, was_lent);
+    }
+    if (!shared)
+        v->soft[row] = value;
+    uint32_t group = vmcs_fields[row].group == GROUP_NONE ? 0 : (uint32_t)BIT(vmcs_fields[row].group);
+    v->unchecked |= group;
+    v->unmerged |= group;
+}
+
+void vmcs12_set_info(struct vmcs12 *v, enum vmcs_row row, uint64_t value)
+{
+    if (hw_vmwrite_try(vmcs_fields[row].encoding, value))
+        return;
+    unsigned i = 0;
+    while (i < v->info_count && v->info[i].row != row)
+        i++;
+    if (i == INFO_OVERRIDES)
+        panic("more than %u made-up fields of exit information", INFO_OVERRIDES);
+    v->info[i].row = (uint8_t)row;
+    v->info[i].value = value;
+    if (i == v->info_count)
+        v->info_count++;
+}
+
+void vmcs12_load(struct cpu *cpu, struct vmcs12 *v, gpa1_t region)
+{
+    const struct region *r = region_of(region);
+    struct vmcs *before = cpu->current;
+    v->region = region;
+    v->launched = r->launched == 1;
+    v->lent = v->host_written = false;
+    v->unchecked = v->unmerged = VMCS12_ALL_GROUPS;
+    v->info_count = 0;
+
+    memset(hpa_ptr(v->vmcs02.region), 0, PAGE_SIZE);
+    set_indicator(v, false);
+    hw_vmclear(v->vmcs02.region);
+    v->vmcs02.launched = false;
+    vmcs_load(cpu, &v->vmcs02);
+    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
+        uint64_t value = vmcs_field_trim(row, __atomic_load_n(&r->values[row], __ATOMIC_RELAXED));
+        if (!in_vmcs02(row) || !hw_vmwrite_try(vmcs_fields[row].encoding, value))
+            v->soft[row] = value;
+    }
+    vmcs_load(cpu, before);
+    count(cpu, COUNT_VMCS12_LOADED);
+}
+
+void vmcs12_store(struct cpu *cpu, struct vmcs12 *v)
+{
+    struct region *r = region_of(v->region);
+    struct vmcs *before = cpu->current;
+    vmcs12_take(cpu, v);
+    if (!(v->unmerged & BIT(GROUP_CONTROLS)))
+        sync_entry_controls(v);
+    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
+        const uint64_t *override = info_override(v, row);
+        r->values[row] = override ? *override : in_vmcs02(row) ? hw_vmread(vmcs_fields[row].encoding) : v->soft[row];
+    }
+    r->launched = v->launched;
+    hw_vmclear(v->vmcs02.region);
+    v->vmcs02.launched = false;
+    vmcs_load(cpu, before);
+    count(cpu, COUNT_VMCS12_STORED);
+}
+
+void vmcs12_clear_in_memory(gpa1_t region) { region_of(region)->launched = 0; }
+
+/* SDM 3, "VMCS Shadowing Bitmap Addresses": bit n stands for the encoding whose bits 14:0 are n. */
+static void bitmap_open(uint8_t *bitmap, uint32_t encoding)
+{
+    bitmap[encoding >> 3] &= (uint8_t)~(1u << (encoding & 7));
+}
+
+void vmcs12_bitmaps(const struct vmx_caps *offered, uint8_t *vmread_bitmap, uint8_t *vmwrite_bitmap)
+{
+    memset(vmread_bitmap, 0xff, PAGE_SIZE);
+    memset(vmwrite_bitmap, 0xff, PAGE_SIZE);
+    bool write_info = vmx_caps_msr(offered, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO;
+    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
+        const struct vmcs_field *f = &vmcs_fields[row];
+        if (f->store == STORE_SOFT || !offered->offered[f->cap])
+            continue;
+        bool writable = f->store == STORE_SHARED || write_info;
+        for (uint32_t high = 0; high <= (f->width == WIDTH_W64); high++) {
+            bitmap_open(vmread_bitmap, f->encoding + high);
+            if (writable)
+                bitmap_open(vmwrite_bitmap, f->encoding + high);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+/*
+ * Code of nested guests in modes other than their hypervisor's: 32-bit (flat segments) and real mode. Real-mode code
+ * runs with its own address as CS base (a multiple of 64: the selector's low bits 0), so everything in it is relative to its first byte.
+ */
+        .text
+        .code32
+        .global code32_hello, code32_switch, code32_switch_tss, code32_enable_pae, code32_load_cr3, code32_touch
+code32_hello:                   /* CPUID, a port, HLT-less VMCALL; ebx counts */
+        xor     %ebx, %ebx
+        xor     %eax, %eax
+        xor     %ecx, %ecx
+        cpuid
+        mov     $0x1111, %ebx
+        vmcall
+        inc     %ebx
+        vmcall
+1:      jmp     1b
+
+code32_switch:                  /* a far jump through an available TSS descriptor */
+code32_switch_tss = . + 5
+        ljmp    $0xb0, $0
+        vmcall
+1:      jmp     1b
+
+code32_enable_pae:              /* esi: CR3; turns on PAE paging */
+        mov     %esi, %cr3
+        mov     %cr4, %eax
+        or      $0x20, %eax
+        mov     %eax, %cr4
+        mov     %cr0, %eax
+        or      $0x80000000, %eax
+        mov     %eax, %cr0
+        vmcall
+        mov     (%edi), %ebx
+        vmcall
+1:      jmp     1b
+
+code32_load_cr3:                /* esi: CR3; a new page-directory-pointer table under PAE */
+        mov     %esi, %cr3
+        vmcall
+        mov     (%edi), %ebx
+        vmcall
+1:      jmp     1b
+
+code32_touch:                   /* reads and writes (edi), then again */
+        mov     (%edi), %ebx
+        mov     %ebx, (%edi)
+        vmcall
+        jmp     code32_touch
+
+        .code16
+        .global real_hello, real_int, real_protect, real_handler, real_handler_end
+        .balign 64
+real_hello:
+        mov     $0x1234, %bx
+        mov     %cs, %cx
+        mov     $0x5678, %dx
+        vmcall
+        push    %bx
+        pop     %ax
+        in      $0x80, %al
+        hlt
+1:      jmp     1b
+
+        .balign 64
+real_int:                       /* software interrupt, and back */
+        int     $0x21
+        vmcall
+1:      jmp     1b
+
+        .balign 64
+real_protect:                   /* esi: linear address of 32-bit code to go on with */
+        mov     %cr0, %eax
+        or      $1, %al
+        mov     %eax, %cr0
+        pushw   $0x18
+        pushl   %esi
+        mov     %sp, %bp
+        movw    $0x18, 4(%bp)
+        ljmpl   *(%bp)
+
+real_handler:                   /* copied below 1 MiB */
+        mov     $0x4242, %ax
+        vmcall
+        iret
+real_handler_end:
+
+        .section .note.GNU-stack, "", @progbits

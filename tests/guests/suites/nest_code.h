@@ -1,0 +1,16 @@
+/* Entry points of nest_code.S. */
+#ifndef GUESTS_NEST_CODE_H
+#define GUESTS_NEST_CODE_H
+
+void code32_hello(void);
+void code32_switch(void);
+void code32_enable_pae(void);
+void code32_load_cr3(void);
+void code32_touch(void);
+void real_hello(void);
+void real_int(void);
+void real_protect(void);
+void real_handler(void);
+extern char real_handler_end[];
+
+#endif

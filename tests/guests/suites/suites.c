@@ -1,0 +1,7 @@
+/* The list of suites, in the order they run. */
+#include "suites.h"
+
+const struct suite *const suites[] = {
+    &suite_insn, &suite_vmcs, &suite_exits, &suite_entry, &suite_ept,
+    NULL,
+};

@@ -1,0 +1,9 @@
+/* Every suite, one per subject. */
+#ifndef GUESTS_SUITES_H
+#define GUESTS_SUITES_H
+#include "verdict.h"
+#include "vmx.h"
+
+extern const struct suite suite_insn, suite_vmcs, suite_exits, suite_entry, suite_ept;
+
+#endif

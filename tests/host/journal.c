@@ -1,0 +1,74 @@
+/*
+ * The journal of writes; see journal.h. x86-64 Linux only.
+ */
+#define _GNU_SOURCE
+#include "tests/host/journal.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "core/mem.h"
+#include "core/x86.h"
+#include "tests/host/support.h"
+
+static journal_check current_check;
+static const char *complaint;
+static unsigned write_count;
+static struct sigaction old_segv, old_trap;
+
+static void arena_protect(int protection)
+{
+    if (mprotect(hpa_ptr(hpa(0)), test_memory_size(), protection))
+        abort();
+}
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+    uint8_t *start = hpa_ptr(hpa(0)), *at = info->si_addr;
+    (void)signal;
+    if (at < start || at >= start + test_memory_size()) {
+        sigaction(SIGSEGV, &old_segv, NULL); /* not ours: happens again, unhandled */
+        return;
+    }
+    if (mprotect((void *)((uintptr_t)at & PAGE_MASK), PAGE_SIZE, PROT_READ | PROT_WRITE))
+        abort();
+    ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] |= (greg_t)RFLAGS_TF;
+}
+
+static void on_step(int signal, siginfo_t *info, void *context)
+{
+    (void)signal;
+    (void)info;
+    ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)RFLAGS_TF;
+    arena_protect(PROT_READ);
+    write_count++;
+    if (!complaint)
+        complaint = current_check();
+}
+
+void journal_begin(journal_check check)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof(action));
+    action.sa_flags = SA_SIGINFO;
+    current_check = check;
+    complaint = NULL;
+    write_count = 0;
+    action.sa_sigaction = on_fault;
+    sigaction(SIGSEGV, &action, &old_segv);
+    action.sa_sigaction = on_step;
+    sigaction(SIGTRAP, &action, &old_trap);
+    arena_protect(PROT_READ);
+}
+
+const char *journal_end(unsigned *writes)
+{
+    arena_protect(PROT_READ | PROT_WRITE);
+    sigaction(SIGSEGV, &old_segv, NULL);
+    sigaction(SIGTRAP, &old_trap, NULL);
+    *writes = write_count;
+    return complaint;
+}

@@ -1,0 +1,90 @@
+"""Who may include whom, what stands at the top, and what a reader may rely on finding."""
+
+import re
+
+from tree import FOLDERS, TEST_FOLDERS
+
+TOP_LEVEL = {"Makefile", *FOLDERS, "bench", "tests", "README.md", "LICENSE", "docs", "build"}
+# The table "Layout" of the design: a folder and those whose headers its files may include.
+MAY_INCLUDE = {
+    "core": {"core"},
+    "shadow-vmcs": {"core", "shadow-vmcs"},
+    "ept-cache": {"core", "ept-cache"},
+    "x2apic": {"core", "x2apic"},
+    "nested": {"core", "shadow-vmcs", "ept-cache", "x2apic", "nested"},
+}
+FREESTANDING = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h", "limits.h"}
+INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
+UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+TEST_BUILD = re.compile(r"^\s*#\s*(?:el)?if.*\bTEST\b", re.MULTILINE)
+CODE_WORD = re.compile(r"`([^`\n]+)`")
+TARGET = re.compile(r"^([a-z][\w-]*(?: [a-z][\w-]*)*):(?!=)", re.MULTILINE)
+
+
+def top_level(tree):
+    """the top level holds what the design says, and dotfiles"""
+    return [f"{path.name}: not part of the layout" for path in sorted(tree.top.iterdir())
+            if path.name not in TOP_LEVEL and not path.name.startswith(".")]
+
+
+def includes(tree):
+    """folders include only what their layer allows, by a path from the top"""
+    problems = []
+    for path in tree.files(FOLDERS, ".c", ".h", ".S", ".def"):
+        allowed = MAY_INCLUDE[path.parts[0]]
+        for kind, name in INCLUDE.findall(tree.read(path)):
+            folder = name.split("/")[0]
+            if kind == "<" and name not in FREESTANDING:
+                problems.append(f"{path}: <{name}> is not a header of a freestanding compiler")
+            elif kind == '"' and folder not in MAY_INCLUDE:
+                problems.append(f'{path}: "{name}" does not start with a folder of the hypervisor')
+            elif kind == '"' and folder not in allowed:
+                problems.append(f"{path}: {path.parts[0]} may not include {folder} ({name})")
+            elif kind == '"' and not (tree.top / name).is_file():
+                problems.append(f'{path}: "{name}" does not exist')
+    return problems
+
+
+def openings(tree):
+    """every file opens with a comment that says what it is"""
+    problems = []
+    for path in tree.files((*FOLDERS, *TEST_FOLDERS), ".c", ".h", ".S", ".def"):
+        if not tree.read(path).startswith("/*"):
+            problems.append(f"{path}: does not open with a comment")
+    return problems
+
+
+def words(tree):
+    """nothing unfinished is marked, nothing is compiled for tests only"""
+    problems = []
+    for path in tree.files((*FOLDERS, *TEST_FOLDERS), ".c", ".h", ".S", ".def"):
+        text = tree.read(path)
+        for number, line in enumerate(text.splitlines(), 1):
+            if UNFINISHED.search(line):
+                problems.append(f"{path}:{number}: {line.strip()}")
+        if path.parts[0] in FOLDERS and TEST_BUILD.search(text):
+            problems.append(f"{path}: compiled differently for tests")
+    return problems
+
+
+def readme(tree):
+    """files, functions and make targets that README.md names exist"""
+    if not (tree.top / "README.md").is_file():
+        return []
+    sources = "\n".join(tree.read(path) for path in tree.files((*FOLDERS, "tests", "bench"), ".c", ".h", ".S", ".def",
+                                                               ".py", ".sh", ".mk"))
+    makefiles = "\n".join(tree.read(path) for path in [tree.top / "Makefile", *tree.files(("tests", "bench"), ".mk")])
+    targets = {name for names in TARGET.findall(makefiles) for name in names.split()}
+    problems = []
+    for word in CODE_WORD.findall(tree.read("README.md")):
+        path = word.split(":")[0].removeprefix("./")
+        call = re.fullmatch(r"([a-z]\w*_\w+)(?:\(\))?", word)
+        make = re.match(r"make ([a-z][\w-]*)(?: |$)", word)
+        if re.fullmatch(r"[\w.-]+(?:/[\w.-]+)+/?", path) and path.split("/")[0] in TOP_LEVEL - {"build"}:
+            if not (tree.top / path).exists():
+                problems.append(f"README.md: `{word}` does not exist")
+        elif call and not re.search(rf"\b{call[1]}\b", sources):
+            problems.append(f"README.md: `{word}` is nowhere in the sources")
+        elif make and make[1] not in targets:
+            problems.append(f"README.md: `{word}`: no such target")
+    return problems

@@ -1,0 +1,97 @@
+# Everything that tests Strata. Included by the top Makefile, whose CC, CFLAGS, BUILD and object rules it uses.
+#
+# A test program names the files under test in its first comment, "/* sources: a.c b.c */" ("/* sources: */" for none),
+# and is built twice: linked with the image's own objects as they are, and with the same files built again with
+# AddressSanitizer and UndefinedBehaviorSanitizer. A fuzz target says its sources the same way. What the other files of
+# tests/host define (test doubles, fake hardware) is linked where it is needed.
+
+include tests/guests/guests.mk
+
+.PHONY: test test-host test-fuzz test-source test-setup format host-programs fuzz-programs
+
+test: test-setup ## run all tests
+	@tests/run
+
+test-setup:
+	@bench/setup.sh --for test
+
+test-host: ## run the unit tests, plain and sanitized
+	@$(MAKE) --no-print-directory -s -k $(TEST_JOBS) host-programs; tests/host/run --build $(BUILD) --built $$?
+
+test-fuzz: ## replay the fuzzers' seeds and try some new inputs
+	@$(MAKE) --no-print-directory -s -k $(TEST_JOBS) fuzz-programs; tests/fuzz/run --build $(BUILD) --built $$?
+
+test-source: ## check the sources: layers, privileged instructions, warnings, format
+	@tests/source/run --build $(BUILD) --cflags="$(SOURCE_CFLAGS)"
+
+format: ## rewrite the C files as .clang-format has it
+	@tests/source/run --format
+
+# Jobs as make was told, or one a processor.
+TEST_JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+# Link-time optimization has no place in objects that are looked into.
+SOURCE_CFLAGS = $(filter-out -flto%,$(filter-out -ffat-lto-objects,$(CFLAGS)))
+
+FUZZ_CC = clang
+SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+TEST_CFLAGS = -std=gnu11 -O1 -g -fno-pie -MMD -MP $(WARNINGS) -I.
+
+ifneq ($(filter host-programs fuzz-programs,$(MAKECMDGOALS)),)
+
+HOST_TESTS := $(basename $(notdir $(wildcard tests/host/test_*.c)))
+FUZZ_TARGETS := $(basename $(notdir $(wildcard tests/fuzz/fuzz_*.c)))
+HOST_DOUBLES := $(basename $(notdir $(filter-out tests/host/test_%.c,$(wildcard tests/host/*.c))))
+# The two ways to panic exclude each other.
+FUZZ_DOUBLES := $(filter-out panic_cmocka,$(HOST_DOUBLES))
+
+# The sources that the first comment of a file names, without ".c".
+sources_of = $(basename $(shell sed -n '0,/\*\//{s|^/\* sources:||;s|\*/.*||;s|^ \*||;p}' $(1)))
+
+host-programs: $(HOST_TESTS:%=$(BUILD)/host/%) $(HOST_TESTS:%=$(BUILD)/host-asan/%)
+fuzz-programs: $(FUZZ_TARGETS:%=$(BUILD)/fuzz/%)
+
+# Sources under test, built again: sanitized, and sanitized with the fuzzer's coverage.
+$(BUILD)/host-asan/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) -ffreestanding $(SANITIZE) -c -o $@ $<
+$(BUILD)/fuzz/%.o: %.c
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(TEST_CFLAGS) -ffreestanding $(SANITIZE) -fsanitize=fuzzer-no-link -c -o $@ $<
+
+# Test programs and doubles.
+$(BUILD)/host/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) -c -o $@ $<
+$(BUILD)/host-asan/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) $(SANITIZE) -c -o $@ $<
+$(BUILD)/fuzz/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(TEST_CFLAGS) $(SANITIZE) -fsanitize=fuzzer-no-link -c -o $@ $<
+
+$(BUILD)/host/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/host/tests/host/%.o)
+$(BUILD)/host-asan/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/host-asan/tests/host/%.o)
+$(BUILD)/fuzz/doubles.a: $(FUZZ_DOUBLES:%=$(BUILD)/fuzz/tests/host/%.o) $(BUILD)/fuzz/tests/fuzz/panic_abort.o
+%/doubles.a:
+	@rm -f $@
+	ar rcs $@ $^
+
+# The image's objects have fixed addresses below 2 GiB or in the highest 2 GiB: no position-independent executable. Their
+# machine code is linked, not what they hold for link-time optimization.
+define HOST_RULES
+$(BUILD)/host/$(1): $(BUILD)/host/tests/host/$(1).o $(2:%=$(BUILD)/%.o) $(BUILD)/host/doubles.a
+	$(CC) -no-pie -fno-lto -o $$@ $$^ -lcmocka
+$(BUILD)/host-asan/$(1): $(BUILD)/host-asan/tests/host/$(1).o $(2:%=$(BUILD)/host-asan/%.o) $(BUILD)/host-asan/doubles.a
+	$(CC) -no-pie $(SANITIZE) -o $$@ $$^ -lcmocka
+endef
+define FUZZ_RULES
+$(BUILD)/fuzz/$(1): $(BUILD)/fuzz/tests/fuzz/$(1).o $(2:%=$(BUILD)/fuzz/%.o) $(BUILD)/fuzz/doubles.a
+	$(FUZZ_CC) -no-pie $(SANITIZE) -fsanitize=fuzzer -o $$@ $$^
+endef
+$(foreach t,$(HOST_TESTS),$(eval $(call HOST_RULES,$(t),$(call sources_of,tests/host/$(t).c))))
+$(foreach t,$(FUZZ_TARGETS),$(eval $(call FUZZ_RULES,$(t),$(call sources_of,tests/fuzz/$(t).c))))
+
+.SECONDARY:
+-include $(shell find $(BUILD)/host $(BUILD)/host-asan $(BUILD)/fuzz -name '*.d' 2>/dev/null)
+
+endif
