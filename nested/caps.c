@@ -88,10 +88,9 @@ void caps_filter(struct vmx_caps *out, const struct vmx_caps *hw, const struct c
         uint32_t msr;
         uint64_t offered;
     } controls[] = {
-        { MSR_VMX_PIN, PIN_OFFERED },   { MSR_VMX_TRUE_PIN, PIN_OFFERED },
-        { MSR_VMX_PROC, PROC_OFFERED }, { MSR_VMX_TRUE_PROC, PROC_OFFERED },
-        { MSR_VMX_EXIT, EXIT_OFFERED }, { MSR_VMX_TRUE_EXIT, EXIT_OFFERED },
-        { MSR_VMX_ENTRY, ENTRY_OFFERED }, { MSR_VMX_TRUE_ENTRY, ENTRY_OFFERED },
+        { MSR_VMX_PIN, PIN_OFFERED },        { MSR_VMX_PROC, PROC_OFFERED },        { MSR_VMX_EXIT, EXIT_OFFERED },
+        { MSR_VMX_ENTRY, ENTRY_OFFERED },    { MSR_VMX_TRUE_PIN, PIN_OFFERED },     { MSR_VMX_TRUE_PROC, PROC_OFFERED },
+        { MSR_VMX_TRUE_EXIT, EXIT_OFFERED }, { MSR_VMX_TRUE_ENTRY, ENTRY_OFFERED },
     };
     uint64_t proc2 = PROC2_OFFERED | (opt->vmcs_shadowing ? PROC2_SHADOW_VMCS : 0);
 
@@ -102,8 +101,8 @@ void caps_filter(struct vmx_caps *out, const struct vmx_caps *hw, const struct c
         msr_set(out, controls[i].msr, controls_filter(vmx_caps_msr(hw, controls[i].msr), controls[i].offered));
     msr_set(out, MSR_VMX_PROC2, controls_filter(vmx_caps_msr(hw, MSR_VMX_PROC2), proc2));
     msr_set(out, MSR_VMX_EPT_VPID, ept_vpid_filter(hw, opt));
-    msr_set(out, MSR_VMX_BASIC, (vmx_caps_msr(hw, MSR_VMX_BASIC) & BASIC_OFFERED) |
-                                    VMCS_REGION_SIZE << VMX_BASIC_SIZE_SHIFT);
+    msr_set(out, MSR_VMX_BASIC,
+            (vmx_caps_msr(hw, MSR_VMX_BASIC) & BASIC_OFFERED) | VMCS_REGION_SIZE << VMX_BASIC_SIZE_SHIFT);
     msr_set(out, MSR_VMX_MISC, vmx_caps_msr(hw, MSR_VMX_MISC) & MISC_OFFERED);
     for (uint32_t msr = MSR_VMX_CR0_FIXED0; msr <= MSR_VMX_CR4_FIXED1; msr++)
         msr_set(out, msr, vmx_caps_msr(hw, msr));

@@ -5,8 +5,8 @@
  * them whenever it enters vmcs02. It checks them by vmcs02's controls, though, so a rule may be left to it only if
  * vmcs02 has the rule's condition exactly as vmcs12 has it. Rule by rule:
  *
- * - Rules that read a row stored SOFT are Strata's: vmcs02 has something else there. These are all rules on host state,
- *   on the control words, on addresses and counts in controls, and on the VMCS link pointer.
+ * - Rules that read a row stored SOFT are Strata's: vmcs02 has something else there. These are all rules on host
+ *   state, on the control words, on addresses and counts in controls, and on the VMCS link pointer.
  * - Rules on event injection, CR3-target count, TPR threshold and TSC multiplier are the processor's. vmcs02 has vmcs12's
  *   "use TPR shadow", "virtual-interrupt delivery", "virtualize APIC accesses", "use TSC scaling", "virtual NMIs" and
  *   "unrestricted guest", and IA32_VMX_MISC and IA32_VMX_BASIC[56] are offered as they are. Such a rule violated is a

@@ -44,7 +44,8 @@ extern const struct check_table checks_controls, checks_host, checks_guest;
  * The first violated rule of a table, or NULL. stale: groups changed since the table last held, BIT(enum vmcs_group);
  * rules none of whose inputs is among them are passed over.
  */
-const struct check_rule *check_table_run(const struct check_table *table, const struct check_view *view, uint32_t stale);
+const struct check_rule *check_table_run(const struct check_table *table, const struct check_view *view,
+                                         uint32_t stale);
 
 /*
  * SDM 3, "Checks on VMX Controls". A rule violated: VMfailValid, VMERR_ENTRY_CONTROLS.

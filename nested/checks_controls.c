@@ -117,8 +117,7 @@ static bool eptp_memtype(const struct check_view *v, enum vmcs_row row)
 
 static bool eptp_walk(const struct check_view *v, enum vmcs_row row)
 {
-    return (v->values[row] & EPTP_WALK_MASK) == EPTP_WALK_4 &&
-           vmx_caps_msr(v->caps, MSR_VMX_EPT_VPID) & EPT_CAP_WALK_4;
+    return (v->values[row] & EPTP_WALK_MASK) == EPTP_WALK_4 && vmx_caps_msr(v->caps, MSR_VMX_EPT_VPID) & EPT_CAP_WALK_4;
 }
 
 static bool eptp_ad(const struct check_view *v, enum vmcs_row row)

@@ -31,10 +31,7 @@ static bool indicator(const struct check_view *v, enum vmcs_row row)
     return is_shadow == want_shadow;
 }
 
-static bool not_current(const struct check_view *v, enum vmcs_row row)
-{
-    return v->values[row] != v->current_vmcs.v;
-}
+static bool not_current(const struct check_view *v, enum vmcs_row row) { return v->values[row] != v->current_vmcs.v; }
 
 #define LINK CHECK_ALL, ENTRY_FAIL_LINK_POINTER, FIELD_VMCS_LINK_POINTER, with_link
 

@@ -138,6 +138,27 @@ static void merge_msr_bitmap(struct cpu *cpu, struct nested_slot *slot)
     count(cpu, COUNT_BITMAP_MERGED);
 }
 
+/*
+ * Injection type 7 is "other event" with vector 0 only. Any processor refuses the rest by itself, but Bochs 2.7 stops the whole
+ * machine: this is the one rule on event injection that is not left to the processor.
+ */
+static bool event_ok(void)
+{
+    uint64_t event = vmread(ENTRY_INTR_INFO);
+    if (!(event & INTR_VALID) || (event & INTR_TYPE_MASK) != INTR_TYPE_OTHER)
+        return true;
+    return !(event & INTR_VECTOR_MASK) && (vmx_caps_allowed1(&nested_caps, MSR_VMX_PROC) & PROC_MONITOR_TRAP);
+}
+
+/* VMfailValid(7) for L2 although vmcs02 is current already. Nothing of L3 was loaded. */
+static void refuse_controls(struct cpu *cpu)
+{
+    vmcs12_give(cpu, &cpu->nested->current->v);
+    cpu->in_nested = false;
+    count(cpu, COUNT_ENTRY_REFUSED);
+    insn_fail(cpu, VMERR_ENTRY_CONTROLS);
+}
+
 /* What is looked at on every entry. vmcs02 is current. */
 static void enter_ept(struct cpu *cpu, struct nested_slot *slot)
 {
@@ -183,6 +204,10 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
 
     vmcs12_take(cpu, v);
     cpu->in_nested = true;
+    if (!event_ok()) {
+        refuse_controls(cpu);
+        return;
+    }
     v->info_count = 0;
     if (v->unmerged)
         nested_merge(cpu, slot);
@@ -213,9 +238,6 @@ bool nested_entry_failed(struct cpu *cpu, uint32_t error)
         return false;
     struct nested_slot *slot = cpu->nested->current;
     special_exit(cpu, slot, true);
-    vmcs12_give(cpu, &slot->v);
-    cpu->in_nested = false;
-    count(cpu, COUNT_ENTRY_REFUSED);
-    insn_fail(cpu, VMERR_ENTRY_CONTROLS);
+    refuse_controls(cpu);
     return true;
 }

@@ -70,10 +70,17 @@ void nested_cpu_init(struct cpu *cpu)
     ept02_init(&n->ept02, &config, &cpu->pool, ept_shared);
     if (!shadowing)
         return;
-    vmwrite(PROC2_CONTROLS, vmread(PROC2_CONTROLS) | PROC2_SHADOW_VMCS);
     vmwrite(VMREAD_BITMAP, vmread_bitmap.v);
     vmwrite(VMWRITE_BITMAP, vmwrite_bitmap.v);
     vmwrite(VMCS_LINK_POINTER, LINK_POINTER_NONE);
+}
+
+/* Outside VMX operation VMREAD and VMWRITE must raise #UD: they must not find a shadow VMCS. */
+void nested_shadowing(bool in_vmx)
+{
+    uint64_t proc2 = vmread(PROC2_CONTROLS);
+    if (shadowing)
+        vmwrite(PROC2_CONTROLS, in_vmx ? proc2 | PROC2_SHADOW_VMCS : proc2 & ~PROC2_SHADOW_VMCS);
 }
 
 bool nested_caps_msr(uint32_t msr, uint64_t *value)

@@ -91,6 +91,7 @@ static void vmxon(struct cpu *cpu)
     n->vmxon = gpa1(addr);
     n->current = NULL;
     own_cr0(cpu, true);
+    nested_shadowing(true);
     insn_succeed();
 }
 
@@ -106,6 +107,7 @@ static void leave_vmx(struct cpu *cpu)
     set_current(cpu, NULL);
     n->in_vmx = false;
     own_cr0(cpu, false);
+    nested_shadowing(false);
 }
 
 /* VMCSs stay cached across VMXOFF: software that wants their contents in memory executes VMCLEAR. */

@@ -55,6 +55,10 @@ void insn_fail_invalid(void);
 /* VMfailValid if there is a current VMCS, else VMfailInvalid. */
 void insn_fail(struct cpu *cpu, enum vmx_error error);
 
+/* --- init.c --- */
+/* L2 enters or leaves VMX operation: switches hardware VMCS shadowing, where it is used. vmcs01 is current. */
+void nested_shadowing(bool in_vmx);
+
 /* --- enter.c --- */
 /* VMLAUNCH (resume false) or VMRESUME by L2. */
 void nested_launch(struct cpu *cpu, uint32_t reason);

@@ -88,6 +88,13 @@ static void load_segments(const struct vmcs12 *v)
     vmwrite(GUEST_IDTR_LIMIT, LIMIT_TABLE);
 }
 
+/* Of the current VMCS: L3's after an exit, L2's own when L3's state was found invalid. */
+static void read_msrs(struct exit_state *from)
+{
+    from->efer = vmread(GUEST_EFER);
+    from->pat = vmread(GUEST_PAT);
+}
+
 /* SDM 3, "VMX Aborts": the CPU shuts down; here, as for a triple fault, the machine resets. */
 static _Noreturn void vmx_abort(const char *why)
 {
@@ -161,14 +168,16 @@ void reflect(struct cpu *cpu)
     if (cpu->nmi_virtual)
         nmi_window_end(cpu);
     uint64_t load_both = EXIT_LOAD_EFER | EXIT_LOAD_PAT;
-    if ((v->soft[FIELD_EXIT_CONTROLS] & load_both) != load_both) {
-        from.efer = vmread(GUEST_EFER);
-        from.pat = vmread(GUEST_PAT);
-    }
+    bool inherits = (v->soft[FIELD_EXIT_CONTROLS] & load_both) != load_both;
+    bool never_loaded = reason == (REASON_entry_guest_state | REASON_ENTRY_FAILURE);
+    if (inherits && !never_loaded)
+        read_msrs(&from);
     if (slot->flags)
         special_exit(cpu, slot, reason & REASON_ENTRY_FAILURE);
     vmcs12_give(cpu, v);
     cpu->in_nested = false;
+    if (inherits && never_loaded)
+        read_msrs(&from);
     load_host_state(cpu, v, &from);
     if (v->soft[FIELD_EXIT_MSR_LOAD_COUNT] && !special_load_msrs(cpu, slot))
         vmx_abort("its exit MSR-load area cannot be loaded");

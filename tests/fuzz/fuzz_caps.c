@@ -13,7 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Never offered, by bit: posted interrupts; VM functions, ENCLS, PML, #VE, Intel PT, mode-based execute, sub-page. */
 #define PIN_NEVER (1ull << 7)
-#define PROC2_NEVER (1ull << 13 | 1ull << 15 | 1ull << 17 | 1ull << 18 | 1ull << 19 | 1ull << 22 | 1ull << 23 | 1ull << 24)
+#define PROC2_NEVER                                                                                                    \
+    (1ull << 13 | 1ull << 15 | 1ull << 17 | 1ull << 18 | 1ull << 19 | 1ull << 22 | 1ull << 23 | 1ull << 24)
 #define ENTRY_NEVER (1ull << 10 | 1ull << 11 | 1ull << 13 | 1ull << 16)
 #define EXIT_NEVER (1ull << 12 | 1ull << 23)
 

@@ -39,7 +39,8 @@ static void edit_apply(struct sample_vmcs *sample, const struct edit *edit)
         fail_msg("unknown edit");
     }
     if (edit->op == EDIT_PUT || edit->op == EDIT_SET)
-        assert_true(sample->values[edit->where] == vmcs_field_trim((enum vmcs_row)edit->where, sample->values[edit->where]));
+        assert_true(sample->values[edit->where] ==
+                    vmcs_field_trim((enum vmcs_row)edit->where, sample->values[edit->where]));
 }
 
 /* Asserts that no rule of the table but the named one fails; returns whether that did. */

@@ -10,16 +10,18 @@
 enum edit_op { EDIT_END, EDIT_PUT, EDIT_SET, EDIT_CLEAR, EDIT_IA32E, EDIT_WORD, EDIT_ALLOW };
 struct edit {
     enum edit_op op;
-    uint32_t where; /* row; for EDIT_WORD the address of a 32-bit word; for EDIT_ALLOW a capability MSR to clear bits in */
+    uint32_t where; /* row; of EDIT_WORD the address of a word, of EDIT_ALLOW a capability MSR to clear bits in */
     uint64_t value;
 };
 
+// clang-format off
 #define PUT(row, v) { EDIT_PUT, FIELD_##row, (v) }
 #define SET(row, v) { EDIT_SET, FIELD_##row, (v) }
 #define CLEAR(row, v) { EDIT_CLEAR, FIELD_##row, (v) }
 #define OUTSIDE_IA32E { EDIT_IA32E, 0, 0 }
 #define WORD(address, v) { EDIT_WORD, (address), (v) }
 #define WITHOUT(msr, bits) { EDIT_ALLOW, MSR_VMX_##msr, (bits) }
+// clang-format on
 
 #define MAX_EDITS 12
 struct breakage {

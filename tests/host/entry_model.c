@@ -8,7 +8,7 @@
 
 #include "core/mem.h"
 
-#define MSR(number) v->caps->msr[(number) - 0x480]
+#define MSR(number) v->caps->msr[(number)-0x480]
 #define F(name) v->values[FIELD_##name]
 
 static bool bit(uint64_t value, int n) { return value >> n & 1; }
@@ -134,7 +134,8 @@ bool model_host(const struct check_view *v)
     uint64_t cr0 = F(HOST_CR0), cr4 = F(HOST_CR4), efer = F(HOST_EFER), exit = F(EXIT_CONTROLS);
     bool is_64 = bit(exit, 9);
 
-    if (!between(cr0, MSR(0x486), MSR(0x487)) || !between(cr4, MSR(0x488), MSR(0x489)) || (bit(cr4, 23) && !bit(cr0, 16)))
+    if (!between(cr0, MSR(0x486), MSR(0x487)) || !between(cr4, MSR(0x488), MSR(0x489)) ||
+        (bit(cr4, 23) && !bit(cr0, 16)))
         return false;
     if (F(HOST_CR3) >= 1ull << v->caps->maxphyaddr)
         return false;

@@ -17,9 +17,16 @@
 struct vmx_caps fake_caps;
 
 static struct {
-    struct { uint32_t number; bool refuses; uint64_t value; } msrs[MAX_MSRS];
+    struct {
+        uint32_t number;
+        bool refuses;
+        uint64_t value;
+    } msrs[MAX_MSRS];
     int msr_count;
-    struct { uint32_t leaf, subleaf; struct cpuid_regs regs; } leaves[MAX_LEAVES];
+    struct {
+        uint32_t leaf, subleaf;
+        struct cpuid_regs regs;
+    } leaves[MAX_LEAVES];
     int leaf_count;
     uint8_t ports[PORTS];
     uint64_t cr[FAKE_CPUS][5], xcr0[FAKE_CPUS], tsc;

@@ -25,15 +25,15 @@ enum fake_op {
     FAKE_VMPTRLD, /* a = region */
     FAKE_VMXON,   /* a = region */
     FAKE_VMXOFF,
-    FAKE_ENTER,  /* a = exit reason of a failed entry or 0, b = VM-instruction error or 0 */
-    FAKE_INVEPT, /* a = type, b = EPTP */
-    FAKE_INVVPID, /* a = type, b = VPID, c = linear address */
-    FAKE_RDMSR,  /* a = MSR, b = value */
-    FAKE_WRMSR,  /* a = MSR, b = value */
+    FAKE_ENTER,    /* a = exit reason of a failed entry or 0, b = VM-instruction error or 0 */
+    FAKE_INVEPT,   /* a = type, b = EPTP */
+    FAKE_INVVPID,  /* a = type, b = VPID, c = linear address */
+    FAKE_RDMSR,    /* a = MSR, b = value */
+    FAKE_WRMSR,    /* a = MSR, b = value */
     FAKE_CR_WRITE, /* a = number, b = value */
-    FAKE_XSETBV, /* a = index, b = value */
+    FAKE_XSETBV,   /* a = index, b = value */
     FAKE_WBINVD,
-    FAKE_OUT, /* a = port, b = value */
+    FAKE_OUT,        /* a = port, b = value */
     FAKE_LOAD_TABLE, /* LGDT, LIDT and segments */
     FAKE_OP_COUNT
 };
@@ -74,9 +74,9 @@ bool fake_vmcs_launched(hpa_t region);
 
 struct fake_entry {
     enum { FAKE_ENTERED, FAKE_VMFAIL, FAKE_EXIT } result;
-    enum vmx_error error;          /* of FAKE_VMFAIL */
+    enum vmx_error error;           /* of FAKE_VMFAIL */
     uint64_t reason, qualification; /* of FAKE_EXIT */
-    const struct check_rule *rule; /* the check that failed, or NULL */
+    const struct check_rule *rule;  /* the check that failed, or NULL */
 };
 
 /*

@@ -39,7 +39,10 @@ static uint64_t base(const struct check_view *v, int segment) { return v->values
 static uint64_t limit(const struct check_view *v, int segment) { return v->values[FIELD_GUEST_ES_LIMIT + segment]; }
 static uint64_t rights(const struct check_view *v, int segment) { return v->values[FIELD_GUEST_ES_AR + segment]; }
 static uint64_t ar_type(const struct check_view *v, int segment) { return rights(v, segment) & AR_TYPE_MASK; }
-static uint64_t ar_dpl(const struct check_view *v, int segment) { return (rights(v, segment) & AR_DPL_MASK) >> AR_DPL_SHIFT; }
+static uint64_t ar_dpl(const struct check_view *v, int segment)
+{
+    return (rights(v, segment) & AR_DPL_MASK) >> AR_DPL_SHIFT;
+}
 static bool usable(const struct check_view *v, int segment) { return !(rights(v, segment) & AR_UNUSABLE); }
 
 /* Conditions */
@@ -57,7 +60,10 @@ static bool ldtr_usable(const struct check_view *v) { return usable(v, SEG_LDTR)
 static bool with_event(const struct check_view *v) { return get(v, FIELD_ENTRY_INTR_INFO) & INTR_VALID; }
 static uint64_t event_type(const struct check_view *v) { return get(v, FIELD_ENTRY_INTR_INFO) & INTR_TYPE_MASK; }
 static uint64_t event_vector(const struct check_view *v) { return get(v, FIELD_ENTRY_INTR_INFO) & INTR_VECTOR_MASK; }
-static bool injects_external(const struct check_view *v) { return with_event(v) && event_type(v) == INTR_TYPE_EXTERNAL; }
+static bool injects_external(const struct check_view *v)
+{
+    return with_event(v) && event_type(v) == INTR_TYPE_EXTERNAL;
+}
 static bool injects_nmi(const struct check_view *v) { return with_event(v) && event_type(v) == INTR_TYPE_NMI; }
 static bool with_virtual_nmi(const struct check_view *v) { return injects_nmi(v) && (check_pin(v) & PIN_VIRTUAL_NMIS); }
 static uint64_t blocking(const struct check_view *v) { return get(v, FIELD_GUEST_INTERRUPTIBILITY); }
@@ -346,6 +352,7 @@ static bool pending_bs(const struct check_view *v, enum vmcs_row row)
 
 #define EVERY CHECK_ALL, 0
 
+// clang-format off
 /* Rules that several segments share. */
 #define V86_RULES(S)                                                                                                   \
     { "guest " #S " base in virtual-8086 mode", EVERY, FIELD_GUEST_##S##_SEL, v86, v86_base },                         \
@@ -361,7 +368,6 @@ static bool pending_bs(const struct check_view *v, enum vmcs_row row)
     { "guest " #S " access rights: DPL", EVERY, FIELD_GUEST_##S##_SEL, restricted_not_v86, data_dpl },                 \
     RIGHTS_RULES(S, not_v86)
 
-// clang-format off
 static const struct check_rule rules[] = {
     { "guest CR0: value not supported in VMX operation", EVERY, FIELD_GUEST_CR0, NULL, cr0 },
     { "guest CR0: PG without PE",                EVERY, FIELD_GUEST_CR0, NULL, paging_protected },

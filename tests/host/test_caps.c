@@ -28,8 +28,10 @@ static void caps_everything(struct vmx_caps *caps)
     memset(caps, 0, sizeof(*caps));
     for (uint32_t msr = MSR_VMX_FIRST; msr <= MSR_VMX_LAST; msr++)
         caps->msr[msr - MSR_VMX_FIRST] = ALL_ONES;
-    for (uint32_t msr = MSR_VMX_PIN; msr <= MSR_VMX_ENTRY; msr++)
-        caps->msr[msr - MSR_VMX_FIRST] = caps->msr[msr - MSR_VMX_PIN + MSR_VMX_TRUE_PIN - MSR_VMX_FIRST] = ALL_ONES << 32;
+    for (uint32_t msr = MSR_VMX_PIN; msr <= MSR_VMX_ENTRY; msr++) {
+        caps->msr[msr - MSR_VMX_FIRST] = ALL_ONES << 32;
+        caps->msr[msr - MSR_VMX_PIN + MSR_VMX_TRUE_PIN - MSR_VMX_FIRST] = ALL_ONES << 32;
+    }
     caps->msr[MSR_VMX_PROC2 - MSR_VMX_FIRST] = ALL_ONES << 32;
     caps->maxphyaddr = 46;
     caps->efer = EFER_LME | EFER_LMA;
@@ -38,7 +40,7 @@ static void caps_everything(struct vmx_caps *caps)
 /* The list as the project decided it, written once more, as numbers of bits. */
 struct expectation {
     uint32_t msr;
-    int shift;       /* of bit 0 of the list: 32 for controls */
+    int shift;           /* of bit 0 of the list: 32 for controls */
     const char bits[80]; /* offered, ended by a 0 */
 };
 
@@ -55,6 +57,7 @@ static uint64_t bits_of(const struct expectation *expected)
 
 static void only_the_list_is_offered(void **state)
 {
+    // clang-format off
     static const struct expectation list[] = {
         { MSR_VMX_PIN, 32, { B(0), B(3), B(5), B(6) } },
         { MSR_VMX_PROC, 32, { B(2), B(3), B(7), B(9), B(10), B(11), B(12), B(15), B(16), B(19), B(20), B(21), B(22), B(23),
@@ -68,6 +71,7 @@ static void only_the_list_is_offered(void **state)
         { MSR_VMX_MISC, 0, { B(0), B(1), B(2), B(3), B(4), B(5), B(6), B(7), B(8), B(16), B(17), B(18), B(19), B(20), B(21),
                              B(22), B(23), B(24), B(29), B(30) } },
     };
+    // clang-format on
     struct vmx_caps hw, caps;
 
     (void)state;

@@ -16,11 +16,11 @@
 
 #define WIDTH_40 BIT(40)
 #define INJECT(type, vector) PUT(ENTRY_INTR_INFO, INTR_VALID | (type) | (vector))
+// clang-format off
 #define NO_VID CLEAR(PROC2_CONTROLS, PROC2_VIRT_INTR_DELIVERY), CLEAR(PIN_CONTROLS, PIN_POSTED_INTR)
 #define NO_APICV CLEAR(PROC2_CONTROLS, PROC2_VIRT_INTR_DELIVERY | PROC2_VIRT_APIC_ACCESS | PROC2_APIC_REGISTER), \
     CLEAR(PIN_CONTROLS, PIN_POSTED_INTR)
 
-// clang-format off
 static const struct breakage breakages[] = {
     { "pin-based controls: reserved bits", 0, { CLEAR(PIN_CONTROLS, BIT(1)) } },
     { "pin-based controls: reserved bits", 0, { SET(PIN_CONTROLS, BIT(8)) } },
@@ -166,11 +166,13 @@ static void what_does_not_count_passes(void **state)
 /* Without the "true" MSRs the others decide: CR3-load exiting may not be 0 then. */
 static void plain_capability_msrs_decide(void **state)
 {
+    // clang-format off
     static const struct breakage plain[] = {
         { "primary processor-based controls: reserved bits", 0,
           { WITHOUT(BASIC, VMX_BASIC_TRUE_CONTROLS), CLEAR(PROC_CONTROLS, PROC_CR3_LOAD) } },
         { NULL, 0, { WITHOUT(BASIC, VMX_BASIC_TRUE_CONTROLS) } },
     };
+    // clang-format on
     (void)state;
     breakages_run(plain, ARRAY_SIZE(plain));
 }

@@ -24,6 +24,7 @@
 #define CONFORMING SET(GUEST_CS_AR, 0xf)
 #define SHADOW ((uint32_t)VMCS_SHADOW_INDICATOR)
 
+// clang-format off
 #define V86_BREAKAGES(S)                                                                                               \
     { "guest " #S " base in virtual-8086 mode", SAMPLE_V86, { PUT(GUEST_##S##_BASE, 0x110) } },                        \
     { "guest " #S " limit in virtual-8086 mode", SAMPLE_V86, { PUT(GUEST_##S##_LIMIT, 0xfffff) } },                    \
@@ -47,7 +48,6 @@
     { name ": canonical", 0, { PUT(row, NONCANONICAL) } },                                                             \
     { name ": canonical", 0, { PUT(row, ~NONCANONICAL & ~(NONCANONICAL - 1)) } }
 
-// clang-format off
 static const struct breakage breakages[] = {
     /* Strata's own */
     { "VMCS link pointer: address", 0, { PUT(VMCS_LINK_POINTER, SAMPLE_LINK + 4) } },

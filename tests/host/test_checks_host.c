@@ -18,6 +18,7 @@
 #define CANONICAL_LOW 0x00007fffffffffffull
 #define CANONICAL_HIGH 0xffff800000000000ull
 
+// clang-format off
 /* A 32-bit guest hypervisor that enters a 32-bit guest. */
 #define HOST_32 OUTSIDE_IA32E, CLEAR(EXIT_CONTROLS, EXIT_HOST_64), CLEAR(HOST_EFER, EFER_LMA | EFER_LME), PUT(HOST_RIP, 0x1000)
 
@@ -30,7 +31,6 @@
     { name ": canonical", 0, { PUT(row, CANONICAL_HIGH - 1) } },                                                       \
     { name ": canonical", 0, { PUT(row, BIT(63)) } }
 
-// clang-format off
 static const struct breakage breakages[] = {
     { "host CR0: value not supported in VMX operation", 0, { CLEAR(HOST_CR0, CR0_PE) } },
     { "host CR0: value not supported in VMX operation", 0, { CLEAR(HOST_CR0, CR0_PG) } },

@@ -136,12 +136,9 @@ static void probe_of_odd_cpuid(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_fake_processors_suffice),
-        cmocka_unit_test(each_missing_feature_is_named),
-        cmocka_unit_test(the_oldest_missing_feature_is_named),
-        cmocka_unit_test(probe_reads_what_the_processor_has),
-        cmocka_unit_test(probe_reads_only_msrs_that_exist),
-        cmocka_unit_test(probe_of_odd_cpuid),
+        cmocka_unit_test(the_fake_processors_suffice),         cmocka_unit_test(each_missing_feature_is_named),
+        cmocka_unit_test(the_oldest_missing_feature_is_named), cmocka_unit_test(probe_reads_what_the_processor_has),
+        cmocka_unit_test(probe_reads_only_msrs_that_exist),    cmocka_unit_test(probe_of_odd_cpuid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@ enum { VMCS_POOL = 24 };
 static u8 vmcs_pool[VMCS_POOL * PAGE] __attribute__((aligned(4096)));
 static u8 vmxon_pool[CPUS * PAGE] __attribute__((aligned(4096)));
 static u32 vmcs_used;
+static u8 vmcs_owner[VMCS_POOL]; /* index of the CPU that made it: a CPU clears its own only */
 u8 vmcs_fill;
 
 outcome_t vmx_outcome(ulong flags)
@@ -156,7 +157,8 @@ void vmx_leave_operation(void)
 {
     struct cpu *cpu = this_cpu();
     for (u32 i = 0; i < vmcs_used; i++)
-        vmclear(phys(vmcs_pool + i * PAGE));
+        if (vmcs_owner[i] == cpu->index)
+            vmclear(phys(vmcs_pool + i * PAGE));
     vmxoff(); /* #UD, and no matter, when a test has left VMX operation by itself */
     cpu->vmx = false;
     write_cr4(read_cr4() & ~(ulong)CR4_VMXE);
@@ -169,6 +171,7 @@ void *vmcs_alloc(void)
     u32 at = __atomic_fetch_add(&vmcs_used, 1, __ATOMIC_RELAXED);
     if (at >= VMCS_POOL)
         test_fault("(VMCS pool used up)");
+    vmcs_owner[at] = (u8)this_cpu()->index;
     u32 *region = memset(vmcs_pool + at * PAGE, vmcs_fill, PAGE);
     region[0] = vmcs_revision();
     check_outcome("VMCLEAR of a new VMCS", vmclear(phys(region)), VMX_OK);

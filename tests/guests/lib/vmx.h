@@ -64,7 +64,7 @@ bool proc2_supported(u32 bits);
 u32 vmcs_revision(void);
 
 void vmx_enter_operation(void); /* VMXON on this CPU, test fails if it cannot */
-void vmx_leave_operation(void); /* VMCLEARs every VMCS of vmcs_alloc, VMXOFF */
+void vmx_leave_operation(void); /* VMCLEARs what this CPU has from vmcs_alloc, VMXOFF */
 void *vmcs_alloc(void);         /* a cleared VMCS region of this CPU with its revision identifier */
 void vmcs_reset(void);
 extern u8 vmcs_fill; /* what a new region holds behind its revision identifier; 0 again after each test */

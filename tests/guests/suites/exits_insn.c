@@ -88,7 +88,7 @@ static const struct row {
     { "vmresume", g_vmresume, 0, 0, 0, REASON_VMRESUME, 3, ALWAYS, 0, 0, 0 },
     { "vmptrld", g_vmptrld, 0, 0, 0, REASON_VMPTRLD, 0, ALWAYS | ANY_QUAL, 0, 0, 0 },
     { "vmptrst", g_vmptrst, 0, 0, 0, REASON_VMPTRST, 0, ALWAYS | ANY_QUAL, 0, 0, 0 },
-    { "vmread", g_vmread, 0, 0, 0, REASON_VMREAD, 3, ALWAYS, 0, 2 << 3 | 1 << 10 | 1 << 28, 0xf0000478 },
+    { "vmread", g_vmread, 0, 0, 0, REASON_VMREAD, 3, ALWAYS | ANY_QUAL, 0, 2 << 3 | 1 << 10 | 1 << 28, 0xf0000478 },
     { "vmwrite", g_vmwrite, 0, 0, 0, REASON_VMWRITE, 0, ALWAYS | ANY_QUAL, 0, 1 << 28, 0xf0000400 },
     { "vmxoff", g_vmxoff, 0, 0, 0, REASON_VMXOFF, 3, ALWAYS, 0, 0, 0 },
     { "vmxon", g_vmxon, 0, 0, 0, REASON_VMXON, 0, ALWAYS | ANY_QUAL, 0, 0, 0 },
