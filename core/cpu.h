@@ -51,8 +51,10 @@ struct cpu {
     struct page_pool pool; /* pages of this CPU alone */
     uint64_t cr0_shadow, cr4_shadow; /* what vmcs01 has in these fields */
     const char *failure;   /* why this CPU could not start VMX (state CPU_FAILED) */
+    struct watch_log *watch_log; /* what the processor logs of writes to watched pages; NULL: it does not */
     uint32_t state;        /* enum cpu_state; read by other CPUs with __atomic */
-    uint32_t ept01_generation; /* of ept01 as this CPU last invalidated it; read by other CPUs */
+    uint64_t flush_epoch;  /* machine.flush_epoch when this CPU last invalidated ept01; read by other CPUs */
+    uint32_t ept01_content; /* machine.ept01_content as this CPU's ept02 knows it */
     bool smi_blocked;     /* exits on this CPU save "blocking by SMI": see start_handle_sipi */
     bool nmi_virtual;      /* vmcs01 has NMI exiting and NMI-window exiting on: an NMI waits for its window */
 

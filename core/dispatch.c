@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "core/machine.h"
 #include "core/upcall.h"
+#include "core/watch_log.h"
 
 typedef void exit_handler(struct cpu *cpu, uint32_t reason);
 
@@ -97,20 +98,27 @@ static exit_handler *const handlers[REASON_COUNT] = {
     [REASON_xsetbv] = handle_xsetbv,
     [REASON_vmfunc] = handle_undefined,
     [REASON_encls] = handle_undefined,
+    [REASON_pml_full] = watch_handle_full,
 };
+
+/* Before any entry: what other CPUs (or this one) changed of ept01 is taken notice of. */
+static bool ready(struct cpu *cpu)
+{
+    if (cpu->flush_epoch != machine.flush_epoch)
+        ept01_catch_up(cpu);
+    return cpu->current->launched;
+}
 
 bool exit_dispatch(struct cpu *cpu)
 {
     uint32_t reason = (uint32_t)vmread(EXIT_REASON);
     uint16_t last = (uint16_t)(reason & 0x7fff);
-    if (cpu->ept01_generation != machine.ept01_generation)
-        ept01_catch_up(cpu);
     if (cpu->smi_blocked)
         guest_unblock_smi();
     if (cpu->in_nested) {
         cpu->last_exits[cpu->last_exit_count++ % LAST_EXITS] = last | 0x8000;
         nested_exit(cpu, reason);
-        return cpu->current->launched;
+        return ready(cpu);
     }
     cpu->last_exits[cpu->last_exit_count++ % LAST_EXITS] = last;
     cpu->vmcs01.launched = true;
@@ -119,7 +127,7 @@ bool exit_dispatch(struct cpu *cpu)
               (unsigned long long)vmread(EXIT_QUALIFICATION));
     count(cpu, COUNT_EXIT_L2 + reason);
     handlers[reason](cpu, reason);
-    return cpu->current->launched;
+    return ready(cpu);
 }
 
 bool entry_instruction_failed(struct cpu *cpu, bool invalid)

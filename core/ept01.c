@@ -40,6 +40,9 @@ static hpa_t entry_table(uint64_t entry) { return hpa(entry & EPT_ADDR_MASK); }
 
 static uint64_t type_bits(enum memtype type) { return (uint64_t)type << EPT_MEMTYPE_SHIFT; }
 
+/* Flags are set from the start: only what watch.c cleared is ever logged as modified. */
+static uint64_t flag_bits(const struct ept01 *e) { return e->config.accessed_dirty ? EPT_ACCESSED | EPT_DIRTY : 0; }
+
 static enum visibility range_visibility(const struct ept01 *e, uint64_t base, uint64_t size)
 {
     uint64_t hidden = 0;
@@ -65,7 +68,7 @@ static bool chunk_single(const struct ept01 *e, int level, uint64_t base, struct
 {
     enum visibility visibility = range_visibility(e, base, ept_span(level));
     if (visibility == HIDDEN && level == LEVEL_PT) {
-        *entry = e->config.junk.v | EPT_R | EPT_W | type_bits(MEMTYPE_WB);
+        *entry = e->config.junk.v | EPT_R | EPT_W | type_bits(MEMTYPE_WB) | flag_bits(e);
         return true;
     }
     if (visibility == HIDDEN && level == LEVEL_PD) {
@@ -76,7 +79,7 @@ static bool chunk_single(const struct ept01 *e, int level, uint64_t base, struct
         return false;
     if (!type_uniform(e, base, ept_span(level), range) && level > LEVEL_PT)
         return false;
-    *entry = base | EPT_RWX | type_bits(range->type) | (level > LEVEL_PT ? EPT_LARGE : 0);
+    *entry = base | EPT_RWX | type_bits(range->type) | flag_bits(e) | (level > LEVEL_PT ? EPT_LARGE : 0);
     return true;
 }
 
@@ -105,7 +108,7 @@ static bool junk_table_build(struct ept01 *e)
     if (e->junk_table.v == 0)
         return false;
     for (unsigned i = 0; i < EPT_ENTRIES; i++)
-        table_entries(e->junk_table)[i] = e->config.junk.v | EPT_R | EPT_W | type_bits(MEMTYPE_WB);
+        table_entries(e->junk_table)[i] = e->config.junk.v | EPT_R | EPT_W | type_bits(MEMTYPE_WB) | flag_bits(e);
     return true;
 }
 

@@ -13,25 +13,28 @@
 #include "core/start.h"
 #include "core/upcall.h"
 
-void ept01_announce_change(struct cpu *cpu)
+void ept01_announce_change(void)
 {
-    __atomic_add_fetch(&machine.ept01_generation, 1, __ATOMIC_RELEASE);
-    ept01_catch_up(cpu);
+    __atomic_add_fetch(&machine.ept01_content, 1, __ATOMIC_RELEASE);
+    __atomic_add_fetch(&machine.flush_epoch, 1, __ATOMIC_RELEASE);
 }
 
 void ept01_catch_up(struct cpu *cpu)
 {
-    uint32_t generation = __atomic_load_n(&machine.ept01_generation, __ATOMIC_ACQUIRE);
+    uint64_t epoch = __atomic_load_n(&machine.flush_epoch, __ATOMIC_ACQUIRE);
+    uint32_t content = __atomic_load_n(&machine.ept01_content, __ATOMIC_ACQUIRE);
     hw_invept(INVEPT_SINGLE, ept01_eptp(&machine.ept01));
-    nested_ept01_changed(cpu);
-    __atomic_store_n(&cpu->ept01_generation, generation, __ATOMIC_RELEASE);
+    if (content != cpu->ept01_content)
+        nested_ept01_changed(cpu);
+    cpu->ept01_content = content;
+    __atomic_store_n(&cpu->flush_epoch, epoch, __ATOMIC_RELEASE);
 }
 
 /* Tables that were unlinked can be used again once every CPU has invalidated. */
 static bool all_caught_up(void)
 {
     for (unsigned i = 0; i < cpu_count; i++)
-        if (__atomic_load_n(&cpus[i]->ept01_generation, __ATOMIC_ACQUIRE) != machine.ept01_generation)
+        if (__atomic_load_n(&cpus[i]->flush_epoch, __ATOMIC_ACQUIRE) != machine.flush_epoch)
             return false;
     return true;
 }
@@ -43,7 +46,7 @@ bool ept01_make_present(struct cpu *cpu, gpa1_t addr)
         ept01_recycle(&machine.ept01);
     enum ept01_fill result = ept01_fill(&machine.ept01, addr);
     if (result == EPT01_FLUSH)
-        ept01_announce_change(cpu); /* the guest comes back until the other CPUs have invalidated, too */
+        ept01_announce_change(); /* the guest comes back until the other CPUs have invalidated, too */
     machine_unlock();
     count(cpu, COUNT_EPT01_FILL);
     return result == EPT01_FILLED || result == EPT01_FLUSH;

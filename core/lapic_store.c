@@ -9,10 +9,13 @@
 #include "core/machine.h"
 #include "core/start.h"
 #include "core/store_decode.h"
+#include "core/watch_log.h"
 
 static void *guest1_pointer(void *context, uint64_t gpa, enum guest_use use)
 {
-    (void)context, (void)use;
+    (void)context;
+    if (use == GUEST_USE_WRITE)
+        watch_note_write(gpa1(gpa));
     return gpa1_ptr(gpa1(gpa));
 }
 

@@ -27,7 +27,8 @@ struct machine {
     uint8_t boot_drive;         /* that the guest boots from */
     bool has_1g_pages, has_xsave, has_x2apic, has_mtrr;
     struct ept01 ept01;
-    uint32_t ept01_generation;  /* changes when CPUs must invalidate ept01 */
+    uint64_t flush_epoch;       /* grows when CPUs must invalidate ept01 before they enter the guest again */
+    uint32_t ept01_content;     /* grows when what was composed from ept01 must be looked at again */
     struct mtrr mtrr;
     struct page_pool pool;      /* of all CPUs; before the guest runs, or under machine_lock */
 };

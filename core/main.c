@@ -180,7 +180,7 @@ static void make_guest_view(void)
     struct ept01_config config = {
         .maxphyaddr = machine.hw.maxphyaddr,
         .pages_1g = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_1G,
-        .accessed_dirty = false,
+        .accessed_dirty = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_AD,
         .hidden = { { machine.hidden_start, machine.hidden_end } },
         .junk = machine.junk,
         .mtrr = &machine.mtrr,

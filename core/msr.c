@@ -55,7 +55,7 @@ static bool mtrr_msr_write(uint32_t msr, uint64_t value)
         mtrr_commit(&machine.mtrr);
         count((struct cpu *)hw_rdmsr(MSR_GS_BASE), COUNT_MTRR_APPLIED);
         if (ept01_retype(&machine.ept01))
-            ept01_announce_change((struct cpu *)hw_rdmsr(MSR_GS_BASE));
+            ept01_announce_change();
     }
     machine_unlock();
     return ok;

@@ -129,12 +129,12 @@ const char *start_cpus(void)
 }
 
 /* All CPUs run: the ICR is the guest's. */
-static void stop_watching(struct cpu *cpu)
+static void stop_watching(void)
 {
     __atomic_store_n(&watching, false, __ATOMIC_RELEASE);
     msr_bitmap_release_icr(hpa_ptr(machine.msr_bitmap01));
     ept01_protect(&machine.ept01, gpa1(lapic_page()), EPT_RWX);
-    ept01_announce_change(cpu);
+    ept01_announce_change();
 }
 
 static void cpu_started(struct cpu *cpu)
@@ -145,7 +145,7 @@ static void cpu_started(struct cpu *cpu)
     for (unsigned i = 0; i < cpu_count; i++)
         all &= cpu_state(cpus[i]) == CPU_STARTED;
     if (first_time && all && watching)
-        stop_watching(cpu);
+        stop_watching();
     else
         first_time = false;
     machine_unlock();

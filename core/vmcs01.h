@@ -14,6 +14,9 @@ void vmcs_write_host_state(const struct cpu *cpu);
 
 /* Makes vmcs01 of a CPU: clears it, makes it current, writes everything but guest registers that depend on the start. */
 void vmcs01_create(struct cpu *cpu);
+/* VPID of the guest hypervisor. */
+#define VPID01 1
+
 /* Guest state after INIT. SDM 3, "Processor State Following Power-up, Reset, or INIT". vmcs01 is current. */
 void vmcs01_init_state(struct cpu *cpu, enum activity activity);
 /* Real mode at selector:offset. vmcs01 is current and in the state after INIT. */
@@ -22,7 +25,5 @@ void vmcs01_real_mode(uint16_t selector, uint16_t offset);
 /* What the guest may own in CR0 and CR4: bits that a VMX processor fixes are Strata's. */
 uint64_t vmcs01_cr0_mask(void);
 uint64_t vmcs01_cr4_mask(void);
-
-#define VPID01 1
 
 #endif

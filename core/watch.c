@@ -1,18 +1,345 @@
 /*
- * See watch.h. On processors without accessed and dirty flags in EPT nothing can be watched.
+ * See watch.h and watch_log.h. A watched page has a 4-KiB leaf in ept01 whose dirty flag is clear; every other leaf's is set. The
+ * first write after that sets the flag and, with page-modification logging, enters the page's address into the writing CPU's log.
+ * Whoever finds either clears the flag again and tells all clients through one ring of addresses.
+ *
+ * A CPU that has the page's translation cached as dirty sets no flag: after clearing one, all CPUs must invalidate before silence
+ * means anything (machine.flush_epoch). Until then the page is "hot": reported whenever a client asks. The CPU that cleared it
+ * invalidates before its guest runs again, so hot pages cost only while another CPU has not exited since.
  */
 #include "core/watch.h"
 
-bool watch_add(struct watch_client *client, gpa1_t page)
+#include "core/guest.h"
+#include "core/machine.h"
+#include "core/vmcs01.h"
+#include "core/watch_log.h"
+
+#define PAGES 3072
+#define HASH 4096
+#define RING 4096 /* addresses; a client that falls further behind is told WATCH_UNKNOWN */
+#define CLIENTS MAX_CPUS
+#define LOG_ENTRIES 512
+#define LOG_EMPTY 1ull /* an address that no processor logs */
+
+struct watch_page {
+    uint64_t gpa;
+    uint64_t *leaf; /* NULL: free */
+    uint64_t epoch; /* hot until every CPU has invalidated at this epoch */
+    uint32_t refs, version;
+    uint16_t next; /* with the same hash, index + 1 */
+    bool hot, lossy; /* lossy: another CPU may have written unheard while it was hot */
+};
+
+struct watch_client {
+    uint64_t cursor;
+    bool more; /* its last question was answered in part */
+};
+
+struct watch_log {
+    uint64_t *entries;
+    int next; /* the entry that the processor fills next; -1: full */
+};
+
+static struct watch_page pages[PAGES];
+static uint16_t hash[HASH]; /* index + 1 */
+static unsigned page_count, hot_count, pages_end;
+static uint64_t ring[RING], ring_head;
+static struct watch_client clients[CLIENTS];
+static unsigned client_count;
+static bool logging, unlogged;
+static uint32_t locked;
+
+static void lock(void)
 {
-    (void)client, (void)page;
-    return false;
+    while (__atomic_exchange_n(&locked, 1, __ATOMIC_ACQUIRE))
+        hw_pause();
 }
 
-void watch_remove(struct watch_client *client, gpa1_t page) { (void)client, (void)page; }
+static void unlock(void) { __atomic_store_n(&locked, 0, __ATOMIC_RELEASE); }
 
-unsigned watch_take(struct watch_client *client, gpa1_t *pages, unsigned max)
+static bool available(void) { return machine.ept01.config.accessed_dirty; }
+
+static uint16_t *bucket_of(uint64_t gpa) { return &hash[(gpa >> PAGE_SHIFT) % HASH]; }
+
+static struct watch_page *find(uint64_t gpa)
 {
-    (void)client, (void)pages, (void)max;
-    return WATCH_UNKNOWN;
+    for (unsigned i = *bucket_of(gpa); i; i = pages[i - 1].next)
+        if (pages[i - 1].gpa == gpa)
+            return &pages[i - 1];
+    return NULL;
+}
+
+static bool leaf_dirty(const struct watch_page *p) { return __atomic_load_n(p->leaf, __ATOMIC_RELAXED) & EPT_DIRTY; }
+
+static bool others_run(void)
+{
+    unsigned started = 0;
+    for (unsigned i = 0; i < cpu_count; i++)
+        started += __atomic_load_n(&cpus[i]->state, __ATOMIC_ACQUIRE) == CPU_STARTED;
+    return started > 1;
+}
+
+/* No CPU has the page cached as dirty. One that has not started yet invalidates when it does. */
+static bool settled(const struct watch_page *p)
+{
+    for (unsigned i = 0; i < cpu_count; i++)
+        if (__atomic_load_n(&cpus[i]->state, __ATOMIC_ACQUIRE) == CPU_STARTED &&
+            __atomic_load_n(&cpus[i]->flush_epoch, __ATOMIC_ACQUIRE) < p->epoch)
+            return false;
+    return true;
+}
+
+static void tell(const struct watch_page *p)
+{
+    ring[ring_head % RING] = p->gpa;
+    __atomic_store_n(&ring_head, ring_head + 1, __ATOMIC_RELEASE);
+}
+
+/* Clears the flag; the page is hot until all CPUs have invalidated. Locked. */
+static void arm(struct watch_page *p)
+{
+    __atomic_and_fetch(p->leaf, ~EPT_DIRTY, __ATOMIC_ACQ_REL);
+    p->epoch = __atomic_add_fetch(&machine.flush_epoch, 1, __ATOMIC_ACQ_REL);
+    p->lossy = others_run();
+    if (!p->hot)
+        hot_count++;
+    p->hot = true;
+}
+
+static void written(struct watch_page *p)
+{
+    p->version++;
+    p->version += p->version == 0;
+    tell(p);
+    arm(p);
+}
+
+/* Takes what one CPU's log has. Locked. */
+static void drain_log(struct watch_log *log)
+{
+    while (log->next >= 0) {
+        uint64_t *entry = &log->entries[log->next];
+        uint64_t logged = __atomic_load_n(entry, __ATOMIC_ACQUIRE);
+        if (logged == LOG_EMPTY)
+            return;
+        *entry = LOG_EMPTY;
+        log->next--;
+        struct watch_page *p = find(logged & PAGE_MASK);
+        if (p)
+            written(p);
+    }
+}
+
+/* Hot pages are told again, once more when they have settled, if anything could have been missed. Locked. */
+static void cool(void)
+{
+    for (unsigned i = 0; hot_count && i < pages_end; i++) {
+        struct watch_page *p = &pages[i];
+        if (!p->leaf || !p->hot)
+            continue;
+        bool is_settled = settled(p);
+        if (p->lossy) {
+            p->version++;
+            p->version += p->version == 0;
+            tell(p);
+        }
+        if (is_settled) {
+            p->hot = false;
+            hot_count--;
+        }
+    }
+}
+
+static void drain(void)
+{
+    for (unsigned i = 0; logging && i < cpu_count; i++)
+        drain_log(cpus[i]->watch_log);
+    if (!logging || unlogged)
+        for (unsigned i = 0; i < pages_end; i++)
+            if (pages[i].leaf && leaf_dirty(&pages[i]))
+                written(&pages[i]);
+}
+
+/* Nothing logged, nothing hot: the usual answer, without the lock. */
+static bool silent(void)
+{
+    if (hot_count || !logging || unlogged)
+        return false;
+    for (unsigned i = 0; i < cpu_count; i++) {
+        const struct watch_log *log = cpus[i]->watch_log;
+        if (log->next < 0 || __atomic_load_n(&log->entries[log->next], __ATOMIC_ACQUIRE) != LOG_EMPTY)
+            return false;
+    }
+    return true;
+}
+
+/* A page's structure with one more reference; NULL when the table is full or ept01 cannot be split there. Locked. */
+static struct watch_page *reference(uint64_t gpa)
+{
+    struct watch_page *p = find(gpa);
+    if (p) {
+        p->refs++;
+        return p;
+    }
+    unsigned i = 0;
+    while (i < pages_end && pages[i].leaf)
+        i++;
+    if (i == PAGES)
+        return NULL;
+    machine_lock();
+    uint64_t *leaf = ept01_leaf(&machine.ept01, gpa1(gpa), PAGE_SIZE);
+    machine_unlock();
+    if (!leaf)
+        return NULL;
+    if (i == pages_end)
+        pages_end++;
+    uint16_t *bucket = bucket_of(gpa);
+    pages[i] = (struct watch_page){ .gpa = gpa, .leaf = leaf, .refs = 1, .version = 1, .next = *bucket };
+    *bucket = (uint16_t)(i + 1);
+    page_count++;
+    arm(&pages[i]);
+    return &pages[i];
+}
+
+static void unreference(struct watch_page *p)
+{
+    if (--p->refs)
+        return;
+    __atomic_or_fetch(p->leaf, EPT_DIRTY, __ATOMIC_RELAXED);
+    hot_count -= p->hot;
+    uint16_t self = (uint16_t)(p - pages + 1), *link = bucket_of(p->gpa);
+    while (*link != self)
+        link = &pages[*link - 1].next;
+    *link = p->next;
+    p->leaf = NULL;
+    page_count--;
+}
+
+struct watch_client *watch_client_new(void)
+{
+    if (!available() || client_count == CLIENTS)
+        return NULL;
+    return &clients[client_count++];
+}
+
+bool watch_add(struct watch_client *client, gpa1_t page)
+{
+    (void)client;
+    if (!memmap_is_ram(&machine.memmap, page.v))
+        return false;
+    lock();
+    struct watch_page *p = reference(page.v & PAGE_MASK);
+    unlock();
+    return p;
+}
+
+void watch_remove(struct watch_client *client, gpa1_t page)
+{
+    (void)client;
+    lock();
+    struct watch_page *p = find(page.v & PAGE_MASK);
+    if (p)
+        unreference(p);
+    unlock();
+}
+
+unsigned watch_take(struct watch_client *client, gpa1_t *out, unsigned max)
+{
+    if (client->cursor == __atomic_load_n(&ring_head, __ATOMIC_ACQUIRE) && silent())
+        return 0;
+    lock();
+    if (!client->more) /* hot pages are told once a question, not with each part of the answer */
+        cool();
+    drain();
+    unsigned n = 0;
+    if (ring_head - client->cursor > RING) {
+        client->cursor = ring_head;
+        n = WATCH_UNKNOWN;
+    }
+    for (; n != WATCH_UNKNOWN && n < max && client->cursor != ring_head; n++)
+        out[n] = gpa1(ring[client->cursor++ % RING]);
+    client->more = n == max;
+    unlock();
+    return n;
+}
+
+void watch_note_write(gpa1_t addr)
+{
+    if (!__atomic_load_n(&page_count, __ATOMIC_RELAXED))
+        return;
+    lock();
+    struct watch_page *p = find(addr.v & PAGE_MASK);
+    if (p)
+        written(p);
+    unlock();
+}
+
+struct watch_page *watch_page_get(gpa1_t page)
+{
+    if (!available() || !memmap_is_ram(&machine.memmap, page.v))
+        return NULL;
+    lock();
+    struct watch_page *p = reference(page.v & PAGE_MASK);
+    unlock();
+    return p;
+}
+
+void watch_page_put(struct watch_page *page)
+{
+    lock();
+    unreference(page);
+    unlock();
+}
+
+bool watch_page_quiet(const struct watch_page *page, uint32_t version)
+{
+    return __atomic_load_n(&page->version, __ATOMIC_ACQUIRE) == version && !page->hot && !leaf_dirty(page);
+}
+
+uint32_t watch_page_version(struct watch_page *page)
+{
+    lock();
+    cool();
+    if (leaf_dirty(page))
+        written(page);
+    /* Hot, but nobody else could have written: it cools before this CPU's guest runs again. */
+    uint32_t version = page->hot && page->lossy ? 0 : page->version;
+    unlock();
+    return version;
+}
+
+void watch_unlogged(void) { unlogged = true; }
+
+static void log_restart(struct watch_log *log)
+{
+    for (unsigned i = 0; i < LOG_ENTRIES; i++)
+        log->entries[i] = LOG_EMPTY;
+    log->next = LOG_ENTRIES - 1;
+    vmwrite(GUEST_PML_INDEX, LOG_ENTRIES - 1);
+}
+
+void watch_cpu_init(struct cpu *cpu)
+{
+    uint32_t proc2 = vmx_adjust(vmread(PROC2_CONTROLS) | PROC2_PML, MSR_VMX_PROC2);
+    if (!available() || !(proc2 & PROC2_PML))
+        return;
+    hpa_t log = pool_alloc(&cpu->pool), entries = pool_alloc(&cpu->pool);
+    if (!log.v || !entries.v)
+        panic("a CPU's memory does not hold its page-modification log");
+    cpu->watch_log = hpa_ptr(log);
+    cpu->watch_log->entries = hpa_ptr(entries);
+    log_restart(cpu->watch_log);
+    vmwrite(PML_ADDR, entries.v);
+    vmwrite(PROC2_CONTROLS, proc2);
+    logging = true;
+}
+
+void watch_handle_full(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    lock();
+    drain_log(cpu->watch_log);
+    log_restart(cpu->watch_log);
+    unlock();
+    guest_redeliver(cpu);
 }

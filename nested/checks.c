@@ -7,8 +7,8 @@
  *
  * - Rules that read a row stored SOFT are Strata's: vmcs02 has something else there. These are all rules on host
  *   state, on the control words, on addresses and counts in controls, and on the VMCS link pointer.
- * - Rules on event injection, CR3-target count, TPR threshold and TSC multiplier are the processor's. vmcs02 has vmcs12's
- *   "use TPR shadow", "virtual-interrupt delivery", "virtualize APIC accesses", "use TSC scaling", "virtual NMIs" and
+ * - Rules on event injection, CR3-target count, TPR threshold and TSC multiplier are the processor's. vmcs02 has
+ *   vmcs12's "use TPR shadow", "virtual-interrupt delivery", "virtualize APIC accesses", "use TSC scaling" and
  *   "unrestricted guest", and IA32_VMX_MISC and IA32_VMX_BASIC[56] are offered as they are. Such a rule violated is a
  *   VMfailValid of vmcs02's entry, error 7, which is passed on.
  * - Rules on guest state are the processor's. Their conditions are "unrestricted guest", "IA-32e mode guest", "virtual
@@ -18,8 +18,8 @@
  *   there is made by Strata of the guest hypervisor's current values: legal by construction, nothing to find.
  * - vmcs02 has EPT when vmcs12 has not. Then PDPTEs would come from memory at CR3 for vmcs12, and come from fields
  *   for vmcs02: who loads them checks them, not this file.
- * - Controls that are not offered (SMM, Intel PT, CET state, PERF_GLOBAL_CTRL, BNDCFGS and so on) cannot be 1 in a vmcs12
- *   that passes, so their rules do not exist here.
+ * - Controls that are not offered (SMM, Intel PT, CET state, PERF_GLOBAL_CTRL, BNDCFGS and so on) cannot be 1 in a
+ *   vmcs12 that passes, so their rules do not exist here.
  *
  * The processor's rules are written down, too, for the fake processor that tests run on.
  */

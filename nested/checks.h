@@ -63,8 +63,8 @@ const struct check_rule *check_host_soft(const struct check_view *view, uint32_t
 /*
  * SDM 3, "Checks on the Guest State Area". A rule violated: a VM exit with reason REASON_entry_guest_state |
  * REASON_ENTRY_FAILURE and the rule's qualification.
- * Inputs: the link pointer, current_vmcs, a control and four bytes of memory, which anyone may write: it is due at every
- * entry whose link pointer is not all ones.
+ * Inputs: the link pointer, current_vmcs, a control and four bytes of memory, which anyone may write: it is due at
+ * every entry whose link pointer is not all ones.
  */
 const struct check_rule *check_guest_soft(const struct check_view *view);
 

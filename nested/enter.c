@@ -6,9 +6,9 @@
 #include "core/guest.h"
 #include "core/log.h"
 #include "core/machine.h"
-#include "core/msr.h"
 #include "core/upcall.h"
 #include "core/vmcs01.h"
+#include "core/watch_log.h"
 #include "nested/checks.h"
 #include "nested/invalidate.h"
 #include "nested/nested.h"
@@ -80,6 +80,7 @@ static void merge_bitmaps(struct nested_slot *slot)
         vmwrite(IO_BITMAP_B, page_of(v->soft[FIELD_IO_BITMAP_B]));
     }
     vmwrite(MSR_BITMAP, slot->msr_bitmap.v);
+    bitmap_forget(slot);
 }
 
 static void merge_apic(const struct vmcs12 *v)
@@ -100,6 +101,7 @@ static void merge_ept(struct cpu *cpu, struct nested_slot *slot)
     } else {
         slot->root = NULL;
         vmwrite(EPTP, ept01_eptp(&machine.ept01));
+        watch_unlogged();
     }
 }
 
@@ -125,17 +127,6 @@ void nested_merge(struct cpu *cpu, struct nested_slot *slot)
         merge_ept(cpu, slot);
     slot->flags = special_flags(slot);
     v->unmerged = 0;
-}
-
-/* Strata's wants and the guest hypervisor's: an access exits if either says so. */
-static void merge_msr_bitmap(struct cpu *cpu, struct nested_slot *slot)
-{
-    const uint64_t *want1 = hpa_ptr(machine.msr_bitmap01);
-    const uint64_t *want2 = gpa1_ptr(gpa1(slot->v.soft[FIELD_MSR_BITMAP]));
-    uint64_t *merged = hpa_ptr(slot->msr_bitmap);
-    for (unsigned i = 0; i < PAGE_SIZE / sizeof(*merged); i++)
-        merged[i] = want1[i] | want2[i];
-    count(cpu, COUNT_BITMAP_MERGED);
 }
 
 /*
@@ -214,7 +205,7 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
     else
         count(cpu, COUNT_ENTRY_PLAIN);
     if (v->soft[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP)
-        merge_msr_bitmap(cpu, slot);
+        bitmap_refresh(cpu, slot);
     enter_ept(cpu, slot);
     if (slot->flags) {
         uint64_t qualification = 0;

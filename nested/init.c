@@ -5,13 +5,14 @@
 #include "core/machine.h"
 #include "core/upcall.h"
 #include "core/vmcs01.h"
+#include "core/watch_log.h"
 #include "nested/caps.h"
 #include "nested/nested.h"
 
 #define LINK_POINTER_NONE (~0ull)
 
 struct vmx_caps nested_caps;
-static struct ept_shared *ept_shared;
+struct ept_shared *nested_ept_shared;
 static hpa_t vmread_bitmap, vmwrite_bitmap;
 static bool shadowing;
 
@@ -20,7 +21,7 @@ uint64_t nested_shared_size(void) { return sizeof(struct ept_shared); }
 
 const char *nested_init(void *shared)
 {
-    ept_shared = shared;
+    nested_ept_shared = shared;
     struct caps_options options = { .vmcs_shadowing = false, .ept_ad = false };
     caps_filter(&nested_caps, &machine.hw, &options);
     shadowing = machine.options.shadow == OPTION_ON && machine.hw.offered[CAP_SHADOW] &&
@@ -54,6 +55,7 @@ static void init_slots(struct cpu *cpu, struct nested *n)
 void nested_cpu_init(struct cpu *cpu)
 {
     struct nested *n = cpu->nested;
+    watch_cpu_init(cpu);
     init_slots(cpu, n);
     n->vmxon.v = VMCS12_NONE;
     struct ept02_config config = {
@@ -65,9 +67,9 @@ void nested_cpu_init(struct cpu *cpu)
         .coalesce = machine.options.coalesce == OPTION_ON,
         .history = machine.options.history == OPTION_ON,
         .prefill = machine.options.prefill == OPTION_ON,
-        .watch = NULL,
+        .watch = watch_client_new(),
     };
-    ept02_init(&n->ept02, &config, &cpu->pool, ept_shared);
+    ept02_init(&n->ept02, &config, &cpu->pool, nested_ept_shared);
     if (!shadowing)
         return;
     vmwrite(VMREAD_BITMAP, vmread_bitmap.v);
@@ -94,6 +96,8 @@ bool nested_caps_msr(uint32_t msr, uint64_t *value)
 void nested_ept01_changed(struct cpu *cpu)
 {
     ept02_ept01_changed(&cpu->nested->ept02);
+    for (unsigned i = 0; i < NESTED_SLOTS; i++) /* Strata's own MSR bitmap changes together with ept01 */
+        cpu->nested->slots[i].bitmap_version = 0;
 }
 
 void nested_counters(struct cpu *cpu)

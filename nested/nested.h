@@ -15,7 +15,11 @@
 /* What belongs to one vmcs12 beyond its values: what was made of them for vmcs02. */
 struct nested_slot {
     struct vmcs12 v;
-    hpa_t msr_bitmap;          /* merged; 0 until needed */
+    hpa_t msr_bitmap;          /* merged */
+    struct watch_page *bitmap_watch; /* the guest hypervisor's MSR bitmap; NULL: its changes go unnoticed */
+    gpa1_t bitmap_page;        /* that bitmap_watch is for */
+    uint32_t bitmap_version;   /* of it that is merged; 0: none */
+    uint32_t bitmap_writable;  /* writable_generation at that time */
     struct ept02_root *root;   /* NULL: vmcs12 does without EPT */
     uint32_t root_serial;
     uint32_t flags;            /* enum slot_flag */
@@ -58,6 +62,14 @@ void insn_fail(struct cpu *cpu, enum vmx_error error);
 /* --- init.c --- */
 /* L2 enters or leaves VMX operation: switches hardware VMCS shadowing, where it is used. vmcs01 is current. */
 void nested_shadowing(bool in_vmx);
+
+/* Shared by all CPUs' ept02. */
+extern struct ept_shared *nested_ept_shared;
+
+/* --- bitmap.c: the merged MSR bitmap; vmcs02 is current --- */
+void bitmap_refresh(struct cpu *cpu, struct nested_slot *slot);
+/* The slot is free, or its bitmap is another one. */
+void bitmap_forget(struct nested_slot *slot);
 
 /* --- enter.c --- */
 /* VMLAUNCH (resume false) or VMRESUME by L2. */

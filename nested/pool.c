@@ -11,7 +11,11 @@ struct nested_slot *pool_find(struct nested *n, gpa1_t region)
     return NULL;
 }
 
-void pool_release(struct nested_slot *slot) { slot->v.region.v = VMCS12_NONE; }
+void pool_release(struct nested_slot *slot)
+{
+    slot->v.region.v = VMCS12_NONE;
+    bitmap_forget(slot);
+}
 
 struct nested_slot *pool_take(struct cpu *cpu, struct nested *n)
 {

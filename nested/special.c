@@ -6,6 +6,7 @@
 #include "core/machine.h"
 #include "core/msr.h"
 #include "core/vmcs01.h"
+#include "core/watch_log.h"
 #include "nested/checks.h"
 #include "nested/invalidate.h"
 #include "nested/nested.h"
@@ -206,6 +207,7 @@ static bool store_one(uint64_t area, uint64_t i)
         return false;
     volatile struct msr_entry *out = gpa1_ptr(gpa1(area + i * sizeof(struct msr_entry)));
     out->value = value;
+    watch_note_write(gpa1(area + i * sizeof(struct msr_entry)));
     return true;
 }
 

@@ -5,6 +5,7 @@
 #include "shadow-vmcs/vmcs12.h"
 
 #include "core/counters.h"
+#include "core/watch_log.h"
 
 struct region {
     uint32_t revision, abort;
@@ -191,13 +192,18 @@ void vmcs12_store(struct cpu *cpu, struct vmcs12 *v)
         r->values[row] = override ? *override : in_vmcs02(row) ? hw_vmread(vmcs_fields[row].encoding) : v->soft[row];
     }
     r->launched = v->launched;
+    watch_note_write(v->region);
     hw_vmclear(v->vmcs02.region);
     v->vmcs02.launched = false;
     vmcs_load(cpu, before);
     count(cpu, COUNT_VMCS12_STORED);
 }
 
-void vmcs12_clear_in_memory(gpa1_t region) { region_of(region)->launched = 0; }
+void vmcs12_clear_in_memory(gpa1_t region)
+{
+    region_of(region)->launched = 0;
+    watch_note_write(region);
+}
 
 /* SDM 3, "VMCS Shadowing Bitmap Addresses": bit n stands for the encoding whose bits 14:0 are n. */
 static void bitmap_open(uint8_t *bitmap, uint32_t encoding)

@@ -3,7 +3,8 @@
 # A test program names the files under test in its first comment, "/* sources: a.c b.c */" ("/* sources: */" for none),
 # and is built twice: linked with the image's own objects as they are, and with the same files built again with
 # AddressSanitizer and UndefinedBehaviorSanitizer. A fuzz target says its sources the same way. What the other files of
-# tests/host define (test doubles, fake hardware) is linked where it is needed.
+# tests/host define (test doubles, fake hardware) is linked where it is needed; where two of them define the same
+# function, a test names the one that it means among its sources.
 
 include tests/guests/guests.mk
 
@@ -79,7 +80,8 @@ $(BUILD)/fuzz/doubles.a: $(FUZZ_DOUBLES:%=$(BUILD)/fuzz/tests/host/%.o) $(BUILD)
 # The image's objects have fixed addresses below 2 GiB or in the highest 2 GiB: no position-independent executable. Their
 # machine code is linked, not what they hold for link-time optimization.
 define HOST_RULES
-$(BUILD)/host/$(1): $(BUILD)/host/tests/host/$(1).o $(2:%=$(BUILD)/%.o) $(BUILD)/host/doubles.a
+$(BUILD)/host/$(1): $(BUILD)/host/tests/host/$(1).o $(patsubst $(BUILD)/tests/%,$(BUILD)/host/tests/%,$(2:%=$(BUILD)/%.o)) \
+		$(BUILD)/host/doubles.a
 	$(CC) -no-pie -fno-lto -o $$@ $$^ -lcmocka
 $(BUILD)/host-asan/$(1): $(BUILD)/host-asan/tests/host/$(1).o $(2:%=$(BUILD)/host-asan/%.o) $(BUILD)/host-asan/doubles.a
 	$(CC) -no-pie $(SANITIZE) -o $$@ $$^ -lcmocka

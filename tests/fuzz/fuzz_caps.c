@@ -1,7 +1,7 @@
 /* sources: nested/caps.c core/vmx_caps.c core/vmx_require.c core/vmcs_fields.c */
 /*
- * What is offered, from any capability MSRs: never more than the processor has, never what is not supported, and nothing
- * that must be 1 is lost. Input: a byte of options, then the MSRs.
+ * What is offered, from any capability MSRs: never more than the processor has, never what is not supported, and
+ * nothing that must be 1 is lost. Input: a byte of options, then the MSRs.
  */
 #include <stdlib.h>
 #include <string.h>

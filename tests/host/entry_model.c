@@ -1,6 +1,6 @@
 /*
- * The checks of VM entry once more, written down bit by bit; see entry_model.h. Bits are numbers here on purpose: a name
- * in core/ that stood for the wrong bit would be wrong in both places otherwise.
+ * The checks of VM entry once more, written down bit by bit; see entry_model.h. Bits are numbers here on purpose: a
+ * name in core/ that stood for the wrong bit would be wrong in both places otherwise.
  */
 #include "tests/host/entry_model.h"
 

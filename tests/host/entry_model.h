@@ -1,6 +1,6 @@
 /*
- * The checks of VM entry once more, as one reads them in the SDM from top to bottom, sharing nothing with nested/checks*:
- * an oracle for random vmcs12s. It says only whether all holds, not what does not.
+ * The checks of VM entry once more, as one reads them in the SDM from top to bottom, sharing nothing with
+ * nested/checks*: an oracle for random vmcs12s. It says only whether all holds, not what does not.
  */
 #ifndef STRATA_ENTRY_MODEL_H
 #define STRATA_ENTRY_MODEL_H

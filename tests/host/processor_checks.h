@@ -10,7 +10,7 @@
 /* The processor's own rules. They read rows of every kind. */
 extern const struct check_table processor_controls, processor_guest;
 
-/* SDM 3, "Checks on VMX Controls", "Checks on the Host-State Area", "Checks on the Guest State Area": all rules of each. */
+/* All rules of SDM 3, "Checks on VMX Controls", "Checks on the Host-State Area", "Checks on the Guest State Area". */
 const struct check_rule *check_controls(const struct check_view *view);
 const struct check_rule *check_host(const struct check_view *view);
 const struct check_rule *check_guest_state(const struct check_view *view);

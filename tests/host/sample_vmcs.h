@@ -15,7 +15,7 @@ struct sample_vmcs {
     struct check_view view; /* of the two above */
 };
 
-/* Capabilities: everything, SMM included, so that no rule hides behind "reserved bits". Makes the memory it refers to. */
+/* With capabilities for everything, SMM included, so that no rule hides behind "reserved bits", and new memory. */
 void sample_make(struct sample_vmcs *sample, enum sample kind);
 
 /* Addresses that samples use. */

@@ -1,4 +1,4 @@
-/* sources: core/vmx_caps.c core/vmcs_fields.c nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c */
+/* sources: tests/host/fake_hw.c core/vmx_caps.c core/vmcs_fields.c nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c */
 /*
  * The fake machine keeps the SDM's rules for VMCSs: what other tests rely on when they say that a sequence is legal.
  */

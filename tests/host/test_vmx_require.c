@@ -1,4 +1,4 @@
-/* sources: core/vmx_require.c core/vmx_probe.c core/vmx_caps.c core/vmcs_fields.c nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c */
+/* sources: tests/host/fake_hw.c core/vmx_require.c core/vmx_probe.c core/vmx_caps.c core/vmcs_fields.c nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c */
 /*
  * Reading the processor's capabilities, and refusing processors for the first thing that they lack.
  */

@@ -125,6 +125,12 @@ static inline struct cpu *this_cpu(void)
     asm volatile("1: " insn "\n2:\n" EXTABLE(1b, 2b) : : __VA_ARGS__ : "memory", "cc"); \
     this_cpu()->fault.vector; })
 
+/* The same for an instruction without operands that changes registers: they are named instead. */
+#define TRY_CLOBBER(insn, ...) ({ \
+    this_cpu()->fault.vector = -1; \
+    asm volatile("1: " insn "\n2:\n" EXTABLE(1b, 2b) : : : "memory", "cc", __VA_ARGS__); \
+    this_cpu()->fault.vector; })
+
 static inline u64 rdmsr(u32 msr)
 {
     u32 lo, hi;

@@ -115,7 +115,7 @@ void trap_handle(struct trap_frame *f)
     struct cpu *cpu = this_cpu();
     if (f->vector == VEC_USER_RETURN && (f->cs & 3)) {
 #ifndef __x86_64__
-        asm volatile("mov %0,%%ds\nmov %0,%%es" : : "r"(SEL_DATA));
+        asm volatile("mov %0,%%ds\nmov %0,%%es\nmov %0,%%fs\nmov %0,%%gs" : : "r"(SEL_DATA)); /* IRET left them null */
 #endif
         context_jump(&cpu->user);
     }

@@ -49,7 +49,7 @@ code32_touch:                   /* reads and writes (edi), then again */
         jmp     code32_touch
 
         .code16
-        .global real_hello, real_int, real_protect, real_handler, real_handler_end
+        .global real_e820, real_hello, real_int, real_protect, real_handler, real_handler_end
         .balign 64
 real_hello:
         mov     $0x1234, %bx
@@ -78,6 +78,14 @@ real_protect:                   /* esi: linear address of 32-bit code to go on w
         mov     %sp, %bp
         movw    $0x18, 4(%bp)
         ljmpl   *(%bp)
+
+        .balign 64
+real_e820:                      /* INT 15h with the caller's registers; the carry flag comes back in SI */
+        int     $0x15
+        sbb     %si, %si
+        neg     %si
+        vmcall
+1:      jmp     1b
 
 real_handler:                   /* copied below 1 MiB */
         mov     $0x4242, %ax

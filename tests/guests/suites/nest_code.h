@@ -7,6 +7,7 @@ void code32_switch(void);
 void code32_enable_pae(void);
 void code32_load_cr3(void);
 void code32_touch(void);
+void real_e820(void);
 void real_hello(void);
 void real_int(void);
 void real_protect(void);
