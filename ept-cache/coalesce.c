@@ -65,7 +65,7 @@ static void page_retire(struct ept02 *ept, struct ept_table *t)
         slot_clear(ept, t, i);
     if (t->page && !keep) {
         pool_free(ept->pool, hpa(t->page));
-        flush_mark(&ept->unlinked, t);
+        flush_mark(&ept->flush_now, t);
         t->page = 0;
     }
     if (!t->page && keep)

@@ -23,14 +23,15 @@ static unsigned table_diff(const volatile uint64_t *entries12, const uint64_t *e
     return differ ? (unsigned)(EPT_ENTRIES - 1 - count) : EPT_ENTRIES;
 }
 
-/* Entries of a page table's page that differ from their originals. Returns how many got another meaning. */
-static unsigned page_compare(struct ept02 *ept, struct ept_table *t)
+/* Entries of a page table's page that differ from their originals. True if one got another meaning. */
+static bool page_compare(struct ept02 *ept, struct ept_table *t)
 {
     const volatile uint64_t *entries12 = table_entries12(t);
-    unsigned changed = 0, run = RUN_MIN, index = table_diff(entries12, table_slots(t), 0);
+    bool changed = false;
+    unsigned run = RUN_MIN, index = table_diff(entries12, table_slots(t), 0);
     while (index < EPT_ENTRIES) {
         unsigned end = index + run < EPT_ENTRIES ? index + run : EPT_ENTRIES;
-        changed += table_sync(ept, t, index, end);
+        changed |= table_sync(ept, t, index, end);
         run *= 2;
         index = table_diff(entries12, table_slots(t), end);
     }
@@ -59,8 +60,9 @@ static void page_table_revalidate(struct ept02 *ept, struct ept_table *t)
             return;
         }
     }
-    unsigned changed = page_compare(ept, t);
-    ept->counters.rewritten += changed;
+    uint64_t composed = ept->composed;
+    bool changed = page_compare(ept, t);
+    ept->counters.rewritten += ept->composed - composed;
     if (changed && (t->flags & TABLE_COALESCED))
         table_uncoalesce(ept, t, MAP_REBUILD);
     else if (changed)
@@ -221,7 +223,7 @@ void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12)
     written_collect(ept);
     for (uint64_t roots = ept->dirty_roots & scope; roots; roots &= roots - 1)
         root_revalidate(ept, &ept->roots[__builtin_ctzll(roots)]);
-    uint64_t due = (ept->flush_later & scope) | ept->flush_now | ept->unlinked;
+    uint64_t due = (ept->flush_later & scope) | ept->flush_now;
     if (due)
         ept02_flush(ept, due);
 }

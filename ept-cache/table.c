@@ -1,7 +1,8 @@
 /*
  * Descriptions of ept02's tables: allocation, links, the hash by original page, dirty lists, watching. Decides nothing
  * about what is mapped.
- * Invariant: a page that the processor may still walk from is not used again before the processor has been told.
+ * Invariant: a table that was taken out is on record in flush_now, and no function that others call returns before the
+ * processor has been told: nested guests do not run meanwhile, so its page may be used again at once.
  */
 #include "ept-cache/table.h"
 
@@ -16,7 +17,6 @@ void ept02_flush(struct ept02 *ept, uint64_t roots)
         roots = ~0ull;
     ept->flush_now &= ~roots;
     ept->flush_later &= ~roots;
-    ept->unlinked &= ~roots;
     for (; roots; roots &= roots - 1) {
         const struct ept02_root *root = &ept->roots[__builtin_ctzll(roots)];
         hw_invept(type, type == INVEPT_GLOBAL ? 0 : root->eptp02);
@@ -28,9 +28,8 @@ void ept02_flush(struct ept02 *ept, uint64_t roots)
 
 void ept02_flush_due(struct ept02 *ept)
 {
-    uint64_t due = ept->flush_now | ept->unlinked;
-    if (due)
-        ept02_flush(ept, due);
+    if (ept->flush_now)
+        ept02_flush(ept, ept->flush_now);
 }
 
 hpa_t table_page_alloc(struct ept02 *ept, enum map_mode mode)
@@ -38,8 +37,6 @@ hpa_t table_page_alloc(struct ept02 *ept, enum map_mode mode)
     while (ept->pool->free_count == 0)
         if (!table_reclaim(ept, mode == MAP_REBUILD ? RECLAIM_SPARE : RECLAIM_PAGE))
             return hpa(0);
-    if (ept->unlinked)
-        ept02_flush(ept, ept->unlinked);
     return pool_alloc(ept->pool);
 }
 
@@ -255,7 +252,7 @@ void table_drop(struct ept02 *ept, struct ept_table *t)
     if (t->seen)
         pool_free(ept->pool, hpa(t->seen));
     if (linked)
-        flush_mark(&ept->unlinked, t);
+        flush_mark(&ept->flush_now, t);
     t->flags = 0;
     t->hash_next = ept->free_table;
     ept->free_table = t->id;

@@ -142,8 +142,11 @@ static inline uint64_t table_entry12(const struct ept_table *t, const volatile u
 }
 /* t has no page: composes it, or makes one large page of it if its entries agree, and links it. False: no memory. */
 bool table_open(struct ept02 *ept, struct ept_table *t, enum map_mode mode);
-/* Composes entries [from, to) of a page table. Returns how many got another meaning; notes what must be invalidated. */
-unsigned table_sync(struct ept02 *ept, struct ept_table *t, unsigned from, unsigned to);
+/*
+ * Composes entries [from, to) of a page table. True if one got another meaning. Adds to ept->composed how many entries
+ * were written, and notes what must be invalidated.
+ */
+bool table_sync(struct ept02 *ept, struct ept_table *t, unsigned from, unsigned to);
 
 /* coalesce.c */
 /* One large page instead of the table if the entries of the original agree: true then. */

@@ -185,6 +185,11 @@ static void test_falls_back_to_rsdt(void **state)
     rsdp(AT_RSDP, 0);
     table(AT_XSDT, "XSDT", HEADER);
     assert_found(NULL, 0);
+    machine();
+    rsdp(AT_RSDP, 2);
+    *at(AT_RSDP + 33) ^= 1; /* not even when it is all there is */
+    *at(AT_RSDT + 40) ^= 1;
+    assert_int_equal(find(), ACPI_NO_MADT);
     /* And the other way round: only the XSDT is good. */
     machine();
     rsdp(AT_RSDP, 2);

@@ -67,6 +67,21 @@ static void protect(uint64_t page, uint32_t perm)
         }
 }
 
+/* Neither the shared junk table nor any other hidden page can be touched, nor what lies above the eager part. */
+static void protect_hidden(void)
+{
+    for (unsigned i = 0; i < EPT01_HIDDEN_MAX; i++) {
+        const struct memmap_range *r = &model.ept01.config.hidden[i];
+        for (uint64_t page = r->start;
+             page<r->end; page += r->end - r->start> 64 * PAGE_SIZE ? 31 * PAGE_SIZE : PAGE_SIZE) {
+            assert_false(ept01_protect(&model.ept01, gpa1(page), EPT_RWX));
+            assert_null(ept01_leaf(&model.ept01, gpa1(page), PAGE_1G));
+        }
+    }
+    assert_false(ept01_protect(&model.ept01, gpa1(model.ept01.eager_end), EPT_R));
+    assert_null(ept01_leaf(&model.ept01, gpa1(~0ull), PAGE_1G));
+}
+
 static void test_protect(void **state)
 {
     (void)state;
@@ -76,6 +91,7 @@ static void test_protect(void **state)
         model_start_random();
         protect(0xfee00000, EPT_R);
         protect(0, 0);
+        protect_hidden();
         for (unsigned i = 0; i < 40; i++) {
             uint64_t page = test_random(&model.seed) & (BIT(i % 2 ? 33 : 22) - 1) & PAGE_MASK;
             protect(page, perms[test_random_below(&model.seed, ARRAY_SIZE(perms))]);
@@ -160,6 +176,7 @@ static void test_lazy_fill(void **state)
         uint32_t at_start = model.pool.free_count;
         for (unsigned i = 0; i < 400; i++) {
             uint64_t addr = test_random(&model.seed) & (BIT(i % 3 ? MODEL_WIDTH : 34) - 1);
+            uint32_t free_before = model.pool.free_count;
             enum ept01_fill result = ept01_fill(&model.ept01, gpa1(addr));
             if (addr < model.ept01.eager_end) {
                 assert_int_equal(result, EPT01_REFUSED);
@@ -167,9 +184,14 @@ static void test_lazy_fill(void **state)
             }
             if (result == EPT01_FLUSH) {
                 flushes++;
+                /* Processors may still walk the tables: none is given back yet. */
+                uint32_t waiting = model.ept01.lazy_count;
+                assert_int_equal(model.pool.free_count, free_before);
                 assert_int_equal(ept01_lookup(model.ept01.root, gpa1(BIT(39) + addr % BIT(39))).size, 0);
                 assert_int_equal(ept01_fill(&model.ept01, gpa1(addr)), EPT01_FLUSH);
                 ept01_recycle(&model.ept01);
+                assert_int_equal(model.pool.free_count, free_before + waiting);
+                model_assert_no_leak();
                 result = ept01_fill(&model.ept01, gpa1(addr));
             }
             assert_int_equal(result, EPT01_FILLED);

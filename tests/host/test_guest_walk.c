@@ -205,6 +205,8 @@ static uint64_t random_entry(unsigned maxphyaddr)
         entry ^= BIT(maxphyaddr) >> test_random_below(&seed, 2);
     if (test_random_below(&seed, 2) && (entry & BIT(7)))
         entry &= ~(BIT(30) - BIT(13));
+    if (test_random_below(&seed, 4) == 0 && (entry & BIT(7)))
+        entry |= BIT(13 + test_random_below(&seed, 17));
     return entry;
 }
 

@@ -139,6 +139,13 @@ static void test_place(void **state)
                 wanted = start;
         assert_int_equal(memmap_place(&map, size, align, below, avoid, avoid_count), wanted);
         found += wanted != 0;
+        /* What only touches the place, from below and from above, does not push it away. */
+        if (wanted) {
+            avoid[0] = (struct memmap_range){ wanted - UNIT, wanted };
+            avoid[1] = (struct memmap_range){ wanted + size, wanted + size + UNIT };
+            uint64_t again = memmap_place(&map, size, align, wanted + size, avoid, 2);
+            assert_int_equal(again, wanted);
+        }
     }
     assert_in_range(found, 100, 500);
 }

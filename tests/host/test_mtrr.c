@@ -201,6 +201,24 @@ static void test_ranges_with_odd_masks(void **state)
     }
 }
 
+/* Firmware that knows fewer address bits than the processor has: the holes cost nothing. */
+static void test_short_masks(void **state)
+{
+    (void)state;
+    struct mtrr mtrr;
+    uint64_t start, end;
+    mtrr_init(&mtrr, CAP, WIDTH);
+    assert_true(mtrr_write(&mtrr, PHYSBASE(0), 0x1000 | MEMTYPE_WT));
+    assert_true(mtrr_write(&mtrr, PHYSMASK(0), 0x7fffff000 | MTRR_MASK_VALID)); /* matches in every 32 GiB */
+    assert_true(mtrr_write(&mtrr, 0x2ff, MTRR_DEF_E | MEMTYPE_WB));
+    mtrr_commit(&mtrr);
+    assert_int_equal(mtrr_range(&mtrr, 5 * GIB, &start, &end), MEMTYPE_WB);
+    assert_int_equal(start, 0x2000);
+    assert_int_equal(end, 32 * GIB + 0x1000);
+    assert_int_equal(mtrr_range(&mtrr, 32 * GIB + 0x1fff, &start, &end), MEMTYPE_WT);
+    assert_int_equal(end - start, PAGE_SIZE);
+}
+
 static void test_writes_refused(void **state)
 {
     (void)state;
@@ -332,6 +350,7 @@ int main(void)
         cmocka_unit_test(test_types),
         cmocka_unit_test(test_ranges_are_uniform_and_largest),
         cmocka_unit_test(test_ranges_with_odd_masks),
+        cmocka_unit_test(test_short_masks),
         cmocka_unit_test(test_writes_refused),
         cmocka_unit_test(test_capabilities),
         cmocka_unit_test(test_which_msrs),

@@ -183,6 +183,7 @@ static void test_one_thing_broken(void **state)
         { PART_MAP, 8, 16, MULTIBOOT2_BAD_TAG },
         { PART_MAP, 8, 25, MULTIBOOT2_BAD_TAG },
         { PART_MAP, 4, 8 + 8 + 60, MULTIBOOT2_BAD_TAG },       /* half an entry */
+        { PART_END, 4, 16, MULTIBOOT2_BAD_SIZE },              /* less than the whole, but more than what is left */
         { PART_END, 0, 77, MULTIBOOT2_BAD_SIZE },              /* no end tag */
     };
     // clang-format on

@@ -98,9 +98,11 @@ static bool reads(struct nest *n, u64 at, u64 want)
 
 static void flush(struct nest *n) { check_outcome("INVEPT", ept_flush(n->ept), VMX_OK); }
 
+/* What was there was present, and may be cached though nobody touched it: INVEPT is due. SDM 3, "Guidelines for Use of the INVEPT Instruction". */
 static void map(struct nest *n, u64 at, const void *page, u64 permissions)
 {
     ept_set(n->ept, at, PAGE, phys(page) | permissions | EPT_WB);
+    flush(n);
 }
 
 static void sizes(void)
@@ -376,6 +378,7 @@ static void neighbours(void)
         ept_set(n->ept, SPOT + i * PAGE, PAGE, (from + i * PAGE) | EPT_RWX | EPT_WB);
         *(u64 *)(ulong)(from + i * PAGE) = 0x100000 + i;
     }
+    flush(n);
     for (u32 i = 0; i < 512; i += 73)
         reads(n, SPOT + i * PAGE, 0x100000 + i);
     map(n, SPOT + 100 * PAGE, odd, EPT_RWX);

@@ -252,17 +252,20 @@ static void hostile_fields(void)
 /* ---- the BIOS memory map, as a real-mode nested guest gets it: every level's INT 15h stub is on the way ---- */
 static void int15_e820(void)
 {
-    enum { BUFFER = 0x9800, SMAP = 0x534d4150 };
+    enum { CODE = 0x9000, BUFFER = 0x9800, SMAP = 0x534d4150 };
     struct nest *n = nest_new(NEST_REAL, real_e820);
     volatile struct mmap_entry *e = (volatile struct mmap_entry *)BUFFER;
     u32 found = 0, listed = 0;
     if (!n)
         return;
+    memcpy((void *)CODE, (void *)real_e820, 64); /* IRET comes back to CS * 16: below 1 MiB */
     n->regs.bx = 0;
     do {
         *e = (struct mmap_entry){ 0, 0, 0, 0 };
         ulong bx = n->regs.bx;
         nest_restart(n, real_e820);
+        vmset(GUEST_CS, CODE >> 4);
+        vmset(GUEST_CS_BASE, CODE);
         n->regs = (struct nest_regs){ 0xe820, bx, 20, SMAP, 0, BUFFER, 0 };
         NEST_RUN(n, REASON_VMCALL);
         check_masked("carry after INT 15h", n->regs.si, 0, 1);
