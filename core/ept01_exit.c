@@ -52,6 +52,29 @@ bool ept01_make_present(struct cpu *cpu, gpa1_t addr)
     return result == EPT01_FILLED || result == EPT01_FLUSH;
 }
 
+static void lapic_open(uint32_t perm)
+{
+    machine_lock();
+    ept01_protect(&machine.ept01, gpa1(lapic_page()), perm);
+    machine_unlock();
+    hw_invept(INVEPT_SINGLE, ept01_eptp(&machine.ept01));
+}
+
+/*
+ * An access to the protected xAPIC page. lapic=trap does what older thin hypervisors do to get past it: map the page and
+ * invalidate, have the access done, take the page away and invalidate again.
+ */
+static bool lapic_access(struct cpu *cpu, gpa1_t addr)
+{
+    bool trap = machine.options.lapic == LAPIC_TRAP;
+    if (trap)
+        lapic_open(EPT_RWX);
+    bool done = lapic_store_emulate(cpu, &guest_memory1, (uint32_t)(addr.v & (PAGE_SIZE - 1)));
+    if (trap)
+        lapic_open(0);
+    return done;
+}
+
 void ept01_handle_violation(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
@@ -60,8 +83,7 @@ void ept01_handle_violation(struct cpu *cpu, uint32_t reason)
         guest_redeliver(cpu);
         return;
     }
-    bool lapic = !lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page();
-    if (lapic && lapic_store_emulate(cpu, &guest_memory1, (uint32_t)(addr.v & (PAGE_SIZE - 1))))
+    if (!lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page() && lapic_access(cpu, addr))
         return;
     /* No processor answers there: code in Strata's place (not executable), an access to the APIC page that stores nothing. */
     guest_fault(VECTOR_GP, 0);

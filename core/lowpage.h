@@ -22,7 +22,7 @@ struct low_page {
     uint32_t ap_cr3;
     uint16_t gdt_limit;
     uint32_t gdt_base;
-    uint16_t pad0;
+    uint32_t gdt_base_high; /* 0: 64-bit code loads the GDT, too */
     uint32_t ap_jump_offset; /* far pointer to the 64-bit part: linear address */
     uint16_t ap_jump_selector;
     uint16_t old_int15[2];   /* offset, segment of the handler that was there before */

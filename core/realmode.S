@@ -28,8 +28,7 @@ ap_cpu:         .quad 0
 ap_stack:       .quad 0
 ap_cr3:         .long 0
 gdt_pointer:    .short gdt_end - gdt - 1
-                .long 0
-                .short 0
+                .long 0, 0
 ap_jump:        .long 0
                 .short BOOT_CS64
 old_int15:      .short 0, 0

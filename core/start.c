@@ -123,7 +123,9 @@ const char *start_cpus(void)
     watching = cpu_count > 1;
     if (!watching)
         msr_bitmap_release_icr(hpa_ptr(machine.msr_bitmap01));
-    else
+    if (machine.options.lapic == LAPIC_TRAP)
+        ept01_protect(&machine.ept01, gpa1(lapic_page()), 0);
+    else if (watching)
         ept01_protect(&machine.ept01, gpa1(lapic_page()), EPT_R);
     return NULL;
 }
@@ -133,7 +135,8 @@ static void stop_watching(void)
 {
     __atomic_store_n(&watching, false, __ATOMIC_RELEASE);
     msr_bitmap_release_icr(hpa_ptr(machine.msr_bitmap01));
-    ept01_protect(&machine.ept01, gpa1(lapic_page()), EPT_RWX);
+    if (machine.options.lapic == LAPIC_NATIVE)
+        ept01_protect(&machine.ept01, gpa1(lapic_page()), EPT_RWX);
     ept01_announce_change();
 }
 

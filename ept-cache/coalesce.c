@@ -5,6 +5,7 @@
  */
 #include "ept-cache/table.h"
 
+#define LAST (EPT_ENTRIES - 1)
 #define SPLITS_MAX 3 /* a table that was split so often stays a table */
 
 bool table_agrees(const struct ept_table *t, unsigned index, uint64_t entry12)
@@ -21,19 +22,21 @@ uint64_t table_large_page(struct ept02 *ept, const struct ept_table *t)
     return access ? ((t->first12 & EPT_ADDR_MASK) + window->delta) | (low & ~EPT_RWX) | access | EPT_LARGE : EPT_LARGE;
 }
 
-/* Whether the entries of the original agree with first. */
-static bool entries_agree(struct ept_table *t, const volatile uint64_t *entries12, uint64_t first)
+/* The original's entry index; exact: what it is if even the ignored bits are those of the first. */
+static inline bool entry_agrees(const struct ept_table *t, const volatile uint64_t *entries12, unsigned index, uint64_t exact)
 {
-    uint64_t step = ept_span(t->level), exact = first;
-    t->first12 = first;
-    if (!table_agrees(t, EPT_ENTRIES - 1, entries12[EPT_ENTRIES - 1]))
-        return false;
-    for (unsigned i = 1; i < EPT_ENTRIES; i++) {
-        uint64_t entry12 = entries12[i];
-        exact += step;
-        if (entry12 != exact && !table_agrees(t, i, entry12))
+    uint64_t entry12 = entries12[index];
+    return entry12 == exact || table_agrees(t, index, entry12);
+}
+
+bool table_agrees_all(const struct ept_table *t)
+{
+    const volatile uint64_t *entries12 = table_entries12(t);
+    uint64_t step = ept_span(t->level), exact = t->first12;
+    for (unsigned i = 0; i < EPT_ENTRIES; i += 4, exact += 4 * step)
+        if (!entry_agrees(t, entries12, i, exact) || !entry_agrees(t, entries12, i + 1, exact + step) ||
+            !entry_agrees(t, entries12, i + 2, exact + 2 * step) || !entry_agrees(t, entries12, i + 3, exact + 3 * step))
             return false;
-    }
     return true;
 }
 
@@ -52,9 +55,9 @@ static bool first_suits(struct ept02 *ept, const struct ept_table *t, uint64_t f
 /* The entries for which the large page stands. */
 static void entries_write(struct ept02 *ept, struct ept_table *t)
 {
-    uint64_t step = ept_span(t->level), entry = leaf_compose(ept, t->first12, t->level);
+    uint64_t step = ept_span(t->level), entry = leaf_compose(ept, t->first12, t->level), *slots = table_slots(t);
     for (unsigned i = 0; i < EPT_ENTRIES; i++, entry += step)
-        slot_write(t, i, entry);
+        slots[i] = entry;
 }
 
 /* The page of a table for which a large page stands now: kept if there is memory, and then it says the same. */
@@ -84,7 +87,8 @@ bool table_coalesce(struct ept02 *ept, struct ept_table *t)
         return false;
     const volatile uint64_t *entries12 = table_entries12(t);
     uint64_t first = entries12[0];
-    if (!first_suits(ept, t, first) || !entries_agree(t, entries12, first))
+    t->first12 = first;
+    if (!first_suits(ept, t, first) || !table_agrees(t, LAST, entries12[LAST]) || !table_agrees_all(t))
         return false;
     if (first & EPT_W)
         writable_mark(&ept->shared->writable, &ept->writable, gpa1(first & EPT_ADDR_MASK), ept_span(t->level + 1));
@@ -101,7 +105,7 @@ void table_coalesce_later(struct ept02 *ept, struct ept_table *t, unsigned index
     if (!ept->config.coalesce || t->level > 2 || (t->flags & (TABLE_SPLIT | TABLE_COALESCED)))
         return;
     const volatile uint64_t *entries12 = table_entries12(t);
-    if (ept_present(entries12[0]) && ept_present(entries12[EPT_ENTRIES - 1]) && ept_present(entries12[index ^ 1]))
+    if (ept_present(entries12[0]) && ept_present(entries12[LAST]) && ept_present(entries12[index ^ 1]))
         table_coalesce(ept, t);
 }
 

@@ -88,8 +88,8 @@ struct ept02 {
     uint64_t clock;
     uint64_t flush_now;     /* roots to invalidate before nested guests run again: a table was taken out, say */
     uint64_t flush_later;   /* roots to invalidate when the guest hypervisor executes INVEPT */
-    uint64_t dirty_roots;   /* roots with a dirty or always list */
-    uint64_t composed;      /* page-table entries written by table_sync */
+    uint64_t dirty_roots;   /* roots that may have something on their dirty or always lists */
+    uint64_t written;       /* page-table entries written by table_sync */
     uint32_t next_serial;
     uint32_t writable_seen; /* generation of the writable maps at the last look */
     uint16_t slab_count, free_table;

@@ -7,62 +7,20 @@
 #include "ept-cache/table.h"
 
 #define WRITTEN_BATCH 32 /* reports taken at once */
-#define RUN_MIN 4        /* entries composed after one that differs; doubles as long as more differ */
-
-/* The first entry from index on in which two tables differ; EPT_ENTRIES if there is none. */
-static unsigned table_diff(const volatile uint64_t *entries12, const uint64_t *entries, unsigned index)
-{
-    const volatile uint64_t *a = entries12 + index;
-    const uint64_t *b = entries + index;
-    uint64_t count = EPT_ENTRIES - index;
-    bool differ;
-    /* Sets no zero flag when count is 0, so that is decided first. */
-    if (count == 0)
-        return EPT_ENTRIES;
-    __asm__ volatile("repe cmpsq" : "+S"(a), "+D"(b), "+c"(count), "=@ccne"(differ) : : "memory");
-    return differ ? (unsigned)(EPT_ENTRIES - 1 - count) : EPT_ENTRIES;
-}
-
-/* Entries of a page table's page that differ from their originals. True if one got another meaning. */
-static bool page_compare(struct ept02 *ept, struct ept_table *t)
-{
-    const volatile uint64_t *entries12 = table_entries12(t);
-    bool changed = false;
-    unsigned run = RUN_MIN, index = table_diff(entries12, table_slots(t), 0);
-    while (index < EPT_ENTRIES) {
-        unsigned end = index + run < EPT_ENTRIES ? index + run : EPT_ENTRIES;
-        changed |= table_sync(ept, t, index, end);
-        run *= 2;
-        index = table_diff(entries12, table_slots(t), end);
-    }
-    return changed;
-}
-
-/* A table without a page for which a large page stands. */
-static bool large_page_agrees(const struct ept_table *t)
-{
-    const volatile uint64_t *entries12 = table_entries12(t);
-    for (unsigned i = 0; i < EPT_ENTRIES; i++) {
-        uint64_t entry12 = entries12[i];
-        if (entry12 != t->first12 + i * ept_span(t->level) && !table_agrees(t, i, entry12))
-            return false;
-    }
-    return true;
-}
 
 static void page_table_revalidate(struct ept02 *ept, struct ept_table *t)
 {
     if (!t->page) {
-        if (large_page_agrees(t))
+        if (table_agrees_all(t))
             return;
         if (!table_uncoalesce(ept, t, MAP_REBUILD)) {
             slot_clear(ept, table_at(ept, t->parent), t->index);
             return;
         }
     }
-    uint64_t composed = ept->composed;
-    bool changed = page_compare(ept, t);
-    ept->counters.rewritten += ept->composed - composed;
+    uint64_t written = ept->written;
+    bool changed = table_compare(ept, t);
+    ept->counters.rewritten += ept->written - written;
     if (changed && (t->flags & TABLE_COALESCED))
         table_uncoalesce(ept, t, MAP_REBUILD);
     else if (changed)
@@ -124,7 +82,7 @@ static void table_revalidate(struct ept02 *ept, struct ept02_root *root, struct 
     bool any = false;
     gpa2_t base = table_gpa2(ept, t);
     if (t->flags & TABLE_COALESCED) {
-        if (large_page_agrees(t))
+        if (table_agrees_all(t))
             return;
         if (!table_uncoalesce(ept, t, MAP_REBUILD)) {
             slot_clear(ept, table_at(ept, t->parent), t->index);
@@ -166,6 +124,8 @@ static void root_revalidate(struct ept02 *ept, struct ept02_root *root)
                 table_revalidate(ept, root, t);
         }
     }
+    if (!root->always)
+        ept->dirty_roots &= ~BIT(root->index);
 }
 
 /* Every table's original may have changed. */

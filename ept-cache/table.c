@@ -102,12 +102,6 @@ void table_unmark_dirty(struct ept02 *ept, struct ept_table *t)
     if (t->dirty_next)
         table_at(ept, t->dirty_next)->dirty_prev = t->dirty_prev;
     t->flags &= (uint8_t)~TABLE_DIRTY;
-    if (root->always)
-        return;
-    for (int level = 1; level <= EPT_LEVELS; level++)
-        if (root->dirty[level])
-            return;
-    ept->dirty_roots &= ~BIT(t->root);
 }
 
 void table_mark_always(struct ept02 *ept, struct ept_table *t)

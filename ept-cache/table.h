@@ -142,11 +142,15 @@ static inline uint64_t table_entry12(const struct ept_table *t, const volatile u
 }
 /* t has no page: composes it, or makes one large page of it if its entries agree, and links it. False: no memory. */
 bool table_open(struct ept02 *ept, struct ept_table *t, enum map_mode mode);
+
+/* sync.c */
 /*
- * Composes entries [from, to) of a page table. True if one got another meaning. Adds to ept->composed how many entries
+ * Composes entries [from, to) of a page table. True if one got another meaning. Adds to ept->written how many entries
  * were written, and notes what must be invalidated.
  */
 bool table_sync(struct ept02 *ept, struct ept_table *t, unsigned from, unsigned to);
+/* The same for those entries of a page table that differ from their originals, which t has (not TABLE_SPLIT). */
+bool table_compare(struct ept02 *ept, struct ept_table *t);
 
 /* coalesce.c */
 /* One large page instead of the table if the entries of the original agree: true then. */
@@ -155,6 +159,8 @@ bool table_coalesce(struct ept02 *ept, struct ept_table *t);
 void table_coalesce_later(struct ept02 *ept, struct ept_table *t, unsigned index);
 /* Gives a coalesced table its entries back. False: no memory. */
 bool table_uncoalesce(struct ept02 *ept, struct ept_table *t, enum map_mode mode);
+/* Whether all entries of the original of a coalesced table are still what they were. */
+bool table_agrees_all(const struct ept_table *t);
 /* Whether entry index of a coalesced table's original is still what it was when it was coalesced. */
 bool table_agrees(const struct ept_table *t, unsigned index, uint64_t entry12);
 /* The large page that stands for a coalesced table, without its tag. */

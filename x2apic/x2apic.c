@@ -6,9 +6,12 @@
 #include "core/machine.h"
 #include "core/upcall.h"
 
+/* lapic=trap is about the xAPIC page: with x2APIC nobody would touch it. */
+static bool hidden(void) { return machine.options.x2apic == OPTION_OFF || machine.options.lapic == LAPIC_TRAP; }
+
 void x2apic_cpuid(uint32_t leaf, struct cpuid_regs *regs)
 {
-    if (leaf == 1 && machine.options.x2apic == OPTION_OFF)
+    if (leaf == 1 && hidden())
         regs->ecx &= (uint32_t)~CPUID1_ECX_X2APIC;
 }
 
@@ -18,7 +21,7 @@ void x2apic_cpuid(uint32_t leaf, struct cpuid_regs *regs)
  */
 bool x2apic_base_write(uint64_t value)
 {
-    if (machine.options.x2apic == OPTION_OFF && (value & APIC_BASE_X2APIC))
+    if (hidden() && (value & APIC_BASE_X2APIC))
         return false;
     if ((value ^ hw_rdmsr(MSR_APIC_BASE)) & ~(PAGE_SIZE - 1))
         return false;

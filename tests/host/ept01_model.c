@@ -118,6 +118,10 @@ static const char *leaf_wrong(uint64_t entry, int level)
     return NULL;
 }
 
+static bool reachable[MODEL_ARENA / PAGE_SIZE];
+
+bool model_page_reachable(uint64_t addr) { return reachable[addr / PAGE_SIZE]; }
+
 static void survey_table(struct survey *s, uint64_t table, int level)
 {
     if (table % PAGE_SIZE || table < POOL_START || table >= MODEL_ARENA) {
@@ -125,6 +129,7 @@ static void survey_table(struct survey *s, uint64_t table, int level)
         return;
     }
     s->tables++;
+    reachable[table / PAGE_SIZE] = true;
     for (unsigned i = 0; i < EPT_ENTRIES; i++) {
         uint64_t entry = ((uint64_t *)hpa_ptr(hpa(table)))[i];
         if (!ept_present(entry))
@@ -136,6 +141,8 @@ static void survey_table(struct survey *s, uint64_t table, int level)
             s->wrong = "odd link";
         } else if ((entry & EPT_ADDR_MASK) != model.ept01.junk_table.v) {
             survey_table(s, entry & EPT_ADDR_MASK, level - 1);
+        } else {
+            reachable[model.ept01.junk_table.v / PAGE_SIZE] = true;
         }
     }
 }
@@ -143,6 +150,7 @@ static void survey_table(struct survey *s, uint64_t table, int level)
 const char *model_tables_wrong(void)
 {
     struct survey s = { 0 };
+    memset(reachable, 0, sizeof(reachable));
     survey_table(&s, model.ept01.root.v, EPT_LEVELS);
     return s.wrong;
 }

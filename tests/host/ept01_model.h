@@ -43,6 +43,8 @@ const char *model_page_wrong(uint64_t addr);
 const char *model_type_wrong(uint64_t addr);
 /* What is wrong with any reachable entry: misconfiguration, reserved bits, a way to hidden memory. */
 const char *model_tables_wrong(void);
+/* Whether the page at physical address addr was a reachable table when model_tables_wrong last looked. */
+bool model_page_reachable(uint64_t addr);
 
 void model_assert_page(uint64_t addr);
 void model_assert_all(void);

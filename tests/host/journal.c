@@ -17,6 +17,7 @@
 static journal_check current_check;
 static const char *complaint;
 static unsigned write_count;
+static uint64_t written_page;
 static struct sigaction old_segv, old_trap;
 
 static void arena_protect(int protection)
@@ -33,6 +34,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
         sigaction(SIGSEGV, &old_segv, NULL); /* not ours: happens again, unhandled */
         return;
     }
+    written_page = (uint64_t)(at - start) & PAGE_MASK;
     if (mprotect((void *)((uintptr_t)at & PAGE_MASK), PAGE_SIZE, PROT_READ | PROT_WRITE))
         abort();
     ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] |= (greg_t)RFLAGS_TF;
@@ -46,7 +48,7 @@ static void on_step(int signal, siginfo_t *info, void *context)
     arena_protect(PROT_READ);
     write_count++;
     if (!complaint)
-        complaint = current_check();
+        complaint = current_check(written_page);
 }
 
 void journal_begin(journal_check check)

@@ -8,8 +8,11 @@
 
 #include "core/types.h"
 
-/* Looks at the memory (reading only); NULL when it is right, else a text that says what is wrong. */
-typedef const char *(*journal_check)(void);
+/*
+ * Looks at the memory (reading only) after a store to the page at physical address `written`; NULL when it is right,
+ * else a text that says what is wrong.
+ */
+typedef const char *(*journal_check)(uint64_t written);
 
 void journal_begin(journal_check check);
 /* Ends it and returns the first complaint, or NULL. *writes: number of stores seen. */

@@ -30,10 +30,28 @@
 
 /* Selectors */
 enum {
-    CODE0 = 0x08, DATA0 = 0x10, CODE3 = 0x1b, DATA3 = 0x23, TSS_OLD = 0x28, TSS_NEW = 0x30, LDT_SEL = 0x38,
-    TSS_NEW16 = 0x40, CONFORMING = 0x48, EXECUTE_ONLY = 0x50, READ_ONLY = 0x58, STACK16 = 0x60, STACK_DOWN = 0x68,
-    ABSENT_CODE = 0x70, ABSENT_DATA = 0x78, ABSENT_LDT = 0x80, CODE_SMALL = 0x88, TSS_END = 0x90, GDT_SIZE = 0x98,
-    LOCAL_DATA = 0x04, LOCAL_CODE = 0x0c, LDT_SIZE = 0x10
+    CODE0 = 0x08,
+    DATA0 = 0x10,
+    CODE3 = 0x1b,
+    DATA3 = 0x23,
+    TSS_OLD = 0x28,
+    TSS_NEW = 0x30,
+    LDT_SEL = 0x38,
+    TSS_NEW16 = 0x40,
+    CONFORMING = 0x48,
+    EXECUTE_ONLY = 0x50,
+    READ_ONLY = 0x58,
+    STACK16 = 0x60,
+    STACK_DOWN = 0x68,
+    ABSENT_CODE = 0x70,
+    ABSENT_DATA = 0x78,
+    ABSENT_LDT = 0x80,
+    CODE_SMALL = 0x88,
+    TSS_END = 0x90,
+    GDT_SIZE = 0x98,
+    LOCAL_DATA = 0x04,
+    LOCAL_CODE = 0x0c,
+    LDT_SIZE = 0x10
 };
 
 #define BUSY 2u
@@ -59,8 +77,18 @@ static struct task_state state;
 static struct task_request request;
 
 static uint8_t *at(uint64_t gpa) { return hpa_ptr(hpa(gpa)); }
-static uint32_t get32(uint64_t gpa) { uint32_t v; memcpy(&v, at(gpa), 4); return v; }
-static uint16_t get16(uint64_t gpa) { uint16_t v; memcpy(&v, at(gpa), 2); return v; }
+static uint32_t get32(uint64_t gpa)
+{
+    uint32_t v;
+    memcpy(&v, at(gpa), 4);
+    return v;
+}
+static uint16_t get16(uint64_t gpa)
+{
+    uint16_t v;
+    memcpy(&v, at(gpa), 2);
+    return v;
+}
 static void put64(uint64_t gpa, uint64_t v) { memcpy(at(gpa), &v, 8); }
 static void put32(uint64_t gpa, uint32_t v) { memcpy(at(gpa), &v, 4); }
 static void put16(uint64_t gpa, uint16_t v) { memcpy(at(gpa), &v, 2); }
@@ -382,7 +410,11 @@ static void bad_ldt_of_a_virtual_8086_task(void **unused)
 static void instruction_pointer_saved(void **unused)
 {
     (void)unused;
-    static const struct { uint64_t type; unsigned vector; uint32_t skipped; } events[] = {
+    static const struct {
+        uint64_t type;
+        unsigned vector;
+        uint32_t skipped;
+    } events[] = {
         { INTR_TYPE_EXTERNAL, 0x40, 0 },
         { INTR_TYPE_NMI, VECTOR_NMI, 0 },
         { INTR_TYPE_HW_EXCEPTION, VECTOR_DB, 0 },
@@ -685,7 +717,7 @@ static void faults_during_delivery(void **unused)
 static void faults_behind_the_segments(void **unused)
 {
     (void)unused;
-    world_make(); /* the error code does not fit on the stack */
+    world_make();                                    /* the error code does not fit on the stack */
     request_event(INTR_TYPE_HW_EXCEPTION, 17, true); /* #AC: benign */
     put32(TSS_SEL(SS), STACK_DOWN);
     put32(NEW + T32_GPR + 4 * GPR_RSP, 0x6003);

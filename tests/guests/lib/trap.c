@@ -114,9 +114,8 @@ void trap_handle(struct trap_frame *f)
 {
     struct cpu *cpu = this_cpu();
     if (f->vector == VEC_USER_RETURN && (f->cs & 3)) {
-#ifndef __x86_64__
-        asm volatile("mov %0,%%ds\nmov %0,%%es\nmov %0,%%fs\nmov %0,%%gs" : : "r"(SEL_DATA)); /* IRET left them null */
-#endif
+        /* The IRET to CPL 3 left FS and GS null, the way back SS (64-bit). */
+        asm volatile("mov %0,%%ss\nmov %0,%%ds\nmov %0,%%es\nmov %0,%%fs\nmov %0,%%gs" : : "r"(SEL_DATA));
         context_jump(&cpu->user);
     }
     if (f->vector >= 32 || f->vector == VEC_NMI) {

@@ -122,7 +122,11 @@ bool proc2_supported(u32 bits)
     return control_supported(proc_msr(), PROC_SECONDARY) && control_supported(MSR_VMX_PROC2, bits);
 }
 
-bool ept_has(u32 capability_bit) { return (rdmsr(MSR_VMX_EPT_VPID) >> capability_bit & 1) != 0; }
+bool ept_has(u32 capability_bit)
+{
+    bool any = proc2_supported(PROC2_EPT) || proc2_supported(PROC2_VPID);
+    return any && (rdmsr(MSR_VMX_EPT_VPID) >> capability_bit & 1) != 0;
+}
 
 void vmx_enter_operation(void)
 {

@@ -263,6 +263,7 @@ static void table_replaced(void) /* a table page, not a leaf, changes */
         return;
     map(n, SPOT, a, EPT_RWX);
     map(n, SPOT + 5 * PAGE, b, EPT_RWX);
+    flush(n);
     reads(n, SPOT, 0xaaaa);
     reads(n, SPOT + 5 * PAGE, 0xbbbb);
     u64 *directory_entry = ept_entry(n->ept, SPOT, 2 * MIB), first = *directory_entry;
@@ -279,6 +280,28 @@ static void table_replaced(void) /* a table page, not a leaf, changes */
     flush(n);
     reads(n, SPOT, 0xaaaa);
     reads(n, SPOT + 5 * PAGE, 0xbbbb);
+}
+
+/* A large leaf that was present becomes a table, without INVEPT: the old mapping may still be seen, but no mixture. */
+static void split_without_invept(void)
+{
+    for (u32 touched_before = 0; touched_before < 2; touched_before++) {
+        struct nest *n = ept_guest(2 * MIB);
+        u64 *p = page_marked(0x9999);
+        u64 from = 32 * (u64)MIB;
+        if (!n)
+            return;
+        *(u64 *)(ulong)from = 0x8888;
+        ept_set(n->ept, SPOT, 2 * MIB, from | EPT_RWX | EPT_WB | EPT_LARGE);
+        flush(n);
+        if (touched_before)
+            reads(n, SPOT, 0x8888);
+        map(n, SPOT, p, EPT_RWX);
+        touch(n, READ, SPOT);
+        check(touched == 0x8888 || touched == 0x9999, "read %llx, neither the old page's nor the new one's", touched);
+        flush(n);
+        reads(n, SPOT, 0x9999);
+    }
 }
 
 static void two_roots(void) /* EPTP changes in the VMCS need no INVEPT */
@@ -350,6 +373,7 @@ static void many_pages(void)
         pages[i] = page_marked(i);
         map(n, SPOT + i * PAGE, pages[i], EPT_RWX);
     }
+    flush(n);
     for (u32 i = 0; i < PAGES; i++)
         if (!reads(n, SPOT + i * PAGE, i))
             return;
@@ -378,6 +402,7 @@ static void neighbours(void)
         ept_set(n->ept, SPOT + i * PAGE, PAGE, (from + i * PAGE) | EPT_RWX | EPT_WB);
         *(u64 *)(ulong)(from + i * PAGE) = 0x100000 + i;
     }
+    flush(n);
     flush(n);
     for (u32 i = 0; i < 512; i += 73)
         reads(n, SPOT + i * PAGE, 0x100000 + i);
@@ -470,6 +495,7 @@ static const struct test change_tests[] = {
     { "unmap", unmap },
     { "upgrade-without-invept", upgrade_without_invept },
     { "table-replaced", table_replaced },
+    { "split-without-invept", split_without_invept },
     { "two-roots", two_roots },
     { "many-roots", many_roots },
     { "root-reused", root_reused },

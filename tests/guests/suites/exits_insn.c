@@ -136,6 +136,10 @@ static const struct row *row;
 
 static bool offered(void)
 {
+    if (row->flags & NEEDS_OSXSAVE && !(cpuid(1, 0).c & 1u << 26)) {
+        test_skip("no XSAVE");
+        return false;
+    }
     if (row->enable && !nest_need(MSR_VMX_PROC2, row->enable, "a control it needs"))
         return false;
     if (row->field == PROC2_CONTROLS)

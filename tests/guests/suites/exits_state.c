@@ -83,7 +83,7 @@ static void msr_load_fails(void)
         { "GS base", { MSR_GS_BASE, 0, 0 } },
         { "reserved bits 63:32", { MSR_LSTAR, 1, 0 } },
         { "value that WRMSR refuses", { MSR_LSTAR, 0, 0x8000000000000000ull } },
-        { "x2APIC MSR", { MSR_X2APIC + 2, 0, 0 } },
+        { "x2APIC MSR", { MSR_X2APIC + 8, 0, 0 } },
         { "reserved bits of IA32_PAT", { MSR_PAT, 0, 0xff } },
     };
     struct nest *n = with_msrs(g_nothing);
@@ -97,6 +97,8 @@ static void msr_load_fails(void)
     vmset(ENTRY_MSR_LOAD_COUNT, 3);
     for (u32 i = 0; i < COUNT(rows); i++) {
         u32 at = i % 3;
+        if (rows[i].e.index >> 8 == MSR_X2APIC >> 8 && !(cpuid(1, 0).c & 1u << 21))
+            continue;
         nest_restart(n, g_nothing);
         area[at] = rows[i].e;
         if (!nest_expect(n, REASON_BAD_MSR | REASON_ENTRY_FAILED))

@@ -222,6 +222,8 @@ static void hostile_fields(void)
         u64 msr = rows[i].control == PROC2_CONTROLS ? MSR_VMX_PROC2 : proc_msr();
         if (!n)
             return;
+        if (rows[i].field == GUEST_CR3 && !hidden_count)
+            continue; /* behind the machine's memory page tables of ones make Bochs itself crash now and then */
         if (rows[i].bit && !(msr == MSR_VMX_PROC2 ? proc2_supported(rows[i].bit) : control_supported((u32)msr, rows[i].bit)))
             continue;
         vmset(GUEST_IDTR_LIMIT, 0); /* what goes wrong ends in a triple fault */

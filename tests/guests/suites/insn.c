@@ -129,6 +129,27 @@ static void feature_control(void)
     check_eq("IA32_FEATURE_CONTROL after", rdmsr(MSR_FEATURE_CONTROL), value);
 }
 
+#ifdef __x86_64__
+/* Compatibility mode (EFER.LMA = 1, CS.L = 0): VMX instructions are #UD (SDM, each instruction's "#UD"). */
+static void compatibility_mode(void)
+{
+    static u64 memory;
+    int got[3];
+#define COMPAT(insn) ({ \
+    this_cpu()->fault.vector = -1; \
+    asm volatile("pushq %0\npushq $3f\nlretq\n3:\n.code32\n1: " insn "\n2: ljmp %1,$4f\n.code64\n4:\n" EXTABLE(1b, 2b) \
+                 : : "i"(SEL_CODE32), "i"(SEL_CODE), "d"(&memory), "c"(GUEST_RIP) : "memory", "cc", "rax"); \
+    this_cpu()->fault.vector; })
+    got[0] = COMPAT("vmptrst (%%edx)");
+    got[1] = COMPAT("vmread %%ecx,%%eax");
+    got[2] = COMPAT("vmclear (%%edx)");
+    for (u32 i = 0; i < COUNT(got); i++)
+        check_eq("VMX instruction in compatibility mode raises", (u32)got[i], VEC_UD);
+}
+#else
+static void compatibility_mode(void) { test_skip("64-bit test"); }
+#endif
+
 /* ---- in VMX operation ---- */
 
 static void fixed_bits(void)
@@ -333,7 +354,7 @@ static const struct test outside[] = {
 };
 static const struct test inside[] = {
     { "fixed-bits", fixed_bits },       { "cpl3", cpl3 },
-    { "vmfunc-root", ud_vmfunc },       { "vmxon-twice", vmxon_twice },
+    { "compatibility-mode", compatibility_mode }, { "vmfunc-root", ud_vmfunc },       { "vmxon-twice", vmxon_twice },
     { "vmxoff-twice", vmxoff_twice },   { "vmclear", vmclear_results },
     { "vmptrld", vmptrld_results },     { "vmptrst", vmptrst_results },
     { "no-current", no_current },       { "vmcall-root", vmcall_root },
