@@ -55,6 +55,7 @@ struct cpu {
     uint32_t state;        /* enum cpu_state; read by other CPUs with __atomic */
     uint64_t flush_epoch;  /* machine.flush_epoch when this CPU last invalidated ept01; read by other CPUs */
     uint32_t ept01_content; /* machine.ept01_content as this CPU's ept02 knows it */
+    bool waits_in_nested; /* entered a nested guest that waits for a SIPI: executes nothing; read by other CPUs */
     bool smi_blocked;     /* exits on this CPU save "blocking by SMI": see start_handle_sipi */
     bool nmi_virtual;      /* vmcs01 has NMI exiting and NMI-window exiting on: an NMI waits for its window */
 

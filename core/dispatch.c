@@ -76,6 +76,7 @@ static exit_handler *const handlers[REASON_COUNT] = {
     [REASON_init] = start_handle_init,
     [REASON_sipi] = start_handle_sipi,
     [REASON_nmi_window] = handle_nmi_window,
+    [REASON_task_switch] = task_switch_handle,
     [REASON_cpuid] = handle_cpuid,
     [REASON_getsec] = handle_undefined,
     [REASON_invd] = handle_invd,

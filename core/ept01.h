@@ -67,8 +67,9 @@ void ept01_recycle(struct ept01 *ept01);
 bool ept01_protect(struct ept01 *ept01, gpa1_t page, uint32_t perm);
 /*
  * The leaf entry that maps addr, after splitting until it maps no more than page_size bytes (PAGE_SIZE, PAGE_2M or
- * PAGE_1G). NULL: hidden, above the eager part, or pool empty. Stays valid as long as nobody asks for smaller pages
- * there or calls ept01_retype. The caller may change accessed and dirty flags, atomically.
+ * PAGE_1G). NULL: hidden, above the eager part, or pool empty. The entry of a 4-KiB page stays where it is for good;
+ * that of a larger one may be replaced by a table when somebody asks for smaller pages or by ept01_retype. The caller
+ * may change accessed and dirty flags, atomically.
  */
 uint64_t *ept01_leaf(struct ept01 *ept01, gpa1_t addr, uint64_t page_size);
 /*

@@ -157,11 +157,9 @@ bool task_descriptor_read(struct task *t, uint16_t selector, enum vector vector,
     uint32_t offset = selector & ~7u;
     uint64_t base = t->state->gdt_base, raw;
     uint32_t limit = t->state->gdt_limit;
-    if (selector_local(selector)) {
+    if (selector_local(selector)) { /* LDTR is the new task's by now; without an LDT its limit is 0 */
         base = ldt->base;
         limit = ldt->limit;
-        if (ldt->rights & AR_UNUSABLE)
-            return task_fault(t, vector, selector);
     }
     if (offset + DESCRIPTOR_SIZE - 1 > limit)
         return task_fault(t, vector, selector);

@@ -71,20 +71,26 @@ static struct watch_page *find(uint64_t gpa)
 
 static bool leaf_dirty(const struct watch_page *p) { return __atomic_load_n(p->leaf, __ATOMIC_RELAXED) & EPT_DIRTY; }
 
-static bool others_run(void)
+/* The CPU may be executing guest instructions. One that waits for a SIPI invalidates before it does. */
+static bool runs(const struct cpu *cpu)
 {
-    unsigned started = 0;
-    for (unsigned i = 0; i < cpu_count; i++)
-        started += __atomic_load_n(&cpus[i]->state, __ATOMIC_ACQUIRE) == CPU_STARTED;
-    return started > 1;
+    return __atomic_load_n(&cpu->state, __ATOMIC_ACQUIRE) == CPU_STARTED &&
+           !__atomic_load_n(&cpu->waits_in_nested, __ATOMIC_ACQUIRE);
 }
 
-/* No CPU has the page cached as dirty. One that has not started yet invalidates when it does. */
+static bool others_run(void)
+{
+    unsigned running = 0;
+    for (unsigned i = 0; i < cpu_count; i++)
+        running += runs(cpus[i]);
+    return running > 1;
+}
+
+/* No CPU has the page cached as dirty. */
 static bool settled(const struct watch_page *p)
 {
     for (unsigned i = 0; i < cpu_count; i++)
-        if (__atomic_load_n(&cpus[i]->state, __ATOMIC_ACQUIRE) == CPU_STARTED &&
-            __atomic_load_n(&cpus[i]->flush_epoch, __ATOMIC_ACQUIRE) < p->epoch)
+        if (runs(cpus[i]) && __atomic_load_n(&cpus[i]->flush_epoch, __ATOMIC_ACQUIRE) < p->epoch)
             return false;
     return true;
 }

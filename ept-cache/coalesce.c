@@ -8,10 +8,16 @@
 #define LAST (EPT_ENTRIES - 1)
 #define SPLITS_MAX 3 /* a table that was split so often stays a table */
 
+/* Whether entry index of a table of this level continues what first begins. */
+static bool entry_continues(uint64_t first, unsigned index, int level, uint64_t entry12)
+{
+    uint64_t expected = first + index * ept_span(level);
+    return ((entry12 ^ expected) & EPT_MEANING_MASK) == 0 && ept_is_leaf(entry12, level);
+}
+
 bool table_agrees(const struct ept_table *t, unsigned index, uint64_t entry12)
 {
-    uint64_t expected = t->first12 + index * ept_span(t->level);
-    return ((entry12 ^ expected) & EPT_MEANING_MASK) == 0 && ept_is_leaf(entry12, t->level);
+    return entry_continues(t->first12, index, t->level, entry12);
 }
 
 uint64_t table_large_page(struct ept02 *ept, const struct ept_table *t)
@@ -22,22 +28,25 @@ uint64_t table_large_page(struct ept02 *ept, const struct ept_table *t)
     return access ? ((t->first12 & EPT_ADDR_MASK) + window->delta) | (low & ~EPT_RWX) | access | EPT_LARGE : EPT_LARGE;
 }
 
-/* The original's entry index; exact: what it is if even the ignored bits are those of the first. */
-static inline bool entry_agrees(const struct ept_table *t, const volatile uint64_t *entries12, unsigned index, uint64_t exact)
+static bool entries_continue(const volatile uint64_t *entries12, uint64_t first, int level)
 {
-    uint64_t entry12 = entries12[index];
-    return entry12 == exact || table_agrees(t, index, entry12);
+    const volatile uint64_t *at = entries12, *end = entries12 + EPT_ENTRIES;
+    uint64_t step = ept_span(level), exact = first; /* exact: with the bits that are ignored like the first's */
+    for (; at < end; at++, exact += step) {
+        while (at < end - 3 && at[0] == exact && at[1] == exact + step && at[2] == exact + 2 * step) {
+            exact += 3 * step;
+            at += 3;
+        }
+        uint64_t entry12 = *at;
+        if (entry12 != exact && !entry_continues(first, (unsigned)(at - entries12), level, entry12))
+            return false;
+    }
+    return true;
 }
 
 bool table_agrees_all(const struct ept_table *t)
 {
-    const volatile uint64_t *entries12 = table_entries12(t);
-    uint64_t step = ept_span(t->level), exact = t->first12;
-    for (unsigned i = 0; i < EPT_ENTRIES; i += 4, exact += 4 * step)
-        if (!entry_agrees(t, entries12, i, exact) || !entry_agrees(t, entries12, i + 1, exact + step) ||
-            !entry_agrees(t, entries12, i + 2, exact + 2 * step) || !entry_agrees(t, entries12, i + 3, exact + 3 * step))
-            return false;
-    return true;
+    return entries_continue(table_entries12(t), t->first12, t->level);
 }
 
 /* Whether the first entry of the original can begin a large page. */
@@ -56,14 +65,18 @@ static bool first_suits(struct ept02 *ept, const struct ept_table *t, uint64_t f
 static void entries_write(struct ept02 *ept, struct ept_table *t)
 {
     uint64_t step = ept_span(t->level), entry = leaf_compose(ept, t->first12, t->level), *slots = table_slots(t);
-    for (unsigned i = 0; i < EPT_ENTRIES; i++, entry += step)
-        slots[i] = entry;
+    for (uint64_t *slot = slots; slot < slots + EPT_ENTRIES; slot += 4, entry += 4 * step) {
+        slot[0] = entry;
+        slot[1] = entry + step;
+        slot[2] = entry + 2 * step;
+        slot[3] = entry + 3 * step;
+    }
 }
 
 /* The page of a table for which a large page stands now: kept if there is memory, and then it says the same. */
 static void page_retire(struct ept02 *ept, struct ept_table *t)
 {
-    bool keep = t->level == 1 && memory_plenty(ept);
+    bool keep = t->level == 1 && memory_spare(ept);
     for (unsigned i = 0; t->page && t->level > 1 && i < EPT_ENTRIES; i++)
         slot_clear(ept, t, i);
     if (t->page && !keep) {
@@ -87,11 +100,12 @@ bool table_coalesce(struct ept02 *ept, struct ept_table *t)
         return false;
     const volatile uint64_t *entries12 = table_entries12(t);
     uint64_t first = entries12[0];
-    t->first12 = first;
-    if (!first_suits(ept, t, first) || !table_agrees(t, LAST, entries12[LAST]) || !table_agrees_all(t))
+    if (!entry_continues(first, LAST, t->level, entries12[LAST]) || !first_suits(ept, t, first) ||
+        !entries_continue(entries12, first, t->level))
         return false;
     if (first & EPT_W)
         writable_mark(&ept->shared->writable, &ept->writable, gpa1(first & EPT_ADDR_MASK), ept_span(t->level + 1));
+    t->first12 = first;
     t->flags |= TABLE_COALESCED;
     table_link(ept, t);
     page_retire(ept, t);
@@ -102,10 +116,12 @@ bool table_coalesce(struct ept02 *ept, struct ept_table *t)
 
 void table_coalesce_later(struct ept02 *ept, struct ept_table *t, unsigned index)
 {
-    if (!ept->config.coalesce || t->level > 2 || (t->flags & (TABLE_SPLIT | TABLE_COALESCED)))
+    if (!ept->config.coalesce || t->level > 2 || (t->flags & TABLE_SPLIT))
         return;
     const volatile uint64_t *entries12 = table_entries12(t);
-    if (ept_present(entries12[0]) && ept_present(entries12[LAST]) && ept_present(entries12[index ^ 1]))
+    uint64_t first = entries12[0];
+    if (ept_present(first) && entry_continues(first, index, t->level, entries12[index]) &&
+        entry_continues(first, index ^ 1, t->level, entries12[index ^ 1]))
         table_coalesce(ept, t);
 }
 

@@ -57,16 +57,15 @@ void leaf_set(struct ept02 *ept, struct ept_table *t, unsigned index, uint64_t e
 /* A page that was missing from an existing table. */
 static void leaf_add(struct ept02 *ept, struct ept_table *t, unsigned index, uint64_t entry12, enum map_mode mode)
 {
-    leaf_set(ept, t, index, entry12);
     table_touch(ept, t);
-    if (!ept->config.coalesce)
-        return;
-    if (t->level == 1) {
+    if (t->level > 1 || !ept->config.coalesce) {
+        leaf_set(ept, t, index, entry12);
+    } else {
         /* ept12 maps more than was known: the more often, the rarer it is looked at as a whole. */
         bool whole = mode == MAP_VIOLATION && (t->repairs & (t->repairs + 1u)) == 0;
+        unsigned first = index & ~(AROUND - 1u);
         if (mode == MAP_VIOLATION && t->repairs < UINT16_MAX)
             t->repairs++;
-        unsigned first = index & ~(AROUND - 1u);
         table_sync(ept, t, whole ? 0 : first, whole ? EPT_ENTRIES : first + AROUND);
     }
     table_coalesce_later(ept, t, index);
@@ -113,7 +112,9 @@ bool ept02_map(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const st
         }
         if (level == 1)
             return true;
-        struct ept_table *child = table_child(ept, t, index, entry12, leaf, mode);
+        struct ept_table *child = slot_child(ept, table_slots(t)[index], level);
+        if (!child || child->entry12 != entry12 || leaf != (bool)(child->flags & TABLE_SPLIT))
+            child = table_child(ept, t, index, entry12, leaf, mode);
         fresh = child && !child->page && !(child->flags & TABLE_COALESCED);
         if (!child || !child_open(ept, child, mode))
             return false;
@@ -142,7 +143,7 @@ void ept02_replay(struct ept02 *ept, struct ept02_root *root, gpa2_t addr)
     gpa2_t block = gpa2(align_down(addr.v, HISTORY_BLOCK));
     if (!ept->config.history || !history_block(history, root->eptp12, addr, touched))
         return;
-    for (unsigned i = 0; i < HISTORY_WORDS * 64 && memory_some(ept); i++) {
+    for (unsigned i = 0; i < HISTORY_WORDS * 64 && memory_spare(ept); i++) {
         gpa2_t region = gpa2(block.v + i * HISTORY_REGION);
         struct ept12_walk walk;
         if (!(touched[i / 64] & BIT(i % 64)) || region.v == align_down(addr.v, HISTORY_REGION))

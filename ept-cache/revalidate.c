@@ -8,23 +8,32 @@
 
 #define WRITTEN_BATCH 32 /* reports taken at once */
 
+/* True when a coalesced table is dealt with: it is one large page as before, or another, or gone. */
+static bool coalesced_revalidate(struct ept02 *ept, struct ept_table *t)
+{
+    bool other = !table_agrees(t, 0, table_entries12(t)[0]);
+    if ((other && table_coalesce(ept, t)) || (!t->page && table_agrees_all(t))) {
+        ept->counters.rewritten += other;
+        return true;
+    }
+    if (t->page || table_uncoalesce(ept, t, MAP_REBUILD))
+        return false;
+    slot_clear(ept, table_at(ept, t->parent), t->index);
+    return true;
+}
+
 static void page_table_revalidate(struct ept02 *ept, struct ept_table *t)
 {
-    if (!t->page) {
-        if (table_agrees_all(t))
-            return;
-        if (!table_uncoalesce(ept, t, MAP_REBUILD)) {
-            slot_clear(ept, table_at(ept, t->parent), t->index);
-            return;
-        }
-    }
+    unsigned last = 0;
     uint64_t written = ept->written;
-    bool changed = table_compare(ept, t);
+    if ((t->flags & TABLE_COALESCED) && coalesced_revalidate(ept, t))
+        return;
+    bool changed = table_compare(ept, t, &last);
     ept->counters.rewritten += ept->written - written;
     if (changed && (t->flags & TABLE_COALESCED))
         table_uncoalesce(ept, t, MAP_REBUILD);
     else if (changed)
-        table_coalesce_later(ept, t, 0);
+        table_coalesce_later(ept, t, last);
 }
 
 /* The address that the first entry of t maps. */
@@ -76,26 +85,58 @@ static bool entry_revalidate(struct ept02 *ept, struct ept_table *t, unsigned in
     return kind != EPT12_ABSENT && t->level == 3 && table_slots(t)[index] == 0;
 }
 
-static void table_revalidate(struct ept02 *ept, struct ept02_root *root, struct ept_table *t)
+/* A free entry that ept12 uses now. True when a GiB has to be mapped from history. */
+static bool entry_returns(struct ept02 *ept, struct ept_table *t, unsigned index, uint64_t entry12, gpa2_t addr)
+{
+    enum ept12_kind kind = ept12_classify(&ept->view.rules, entry12, t->level);
+    if (!ept->config.history || t->level == EPT_LEVELS || (kind != EPT12_LEAF && kind != EPT12_TABLE))
+        return false;
+    if (t->level == 3)
+        return true;
+    if (history_touched(&ept->shared->history, ept->roots[t->root].eptp12, addr)) {
+        entry_rebuild(ept, t, index, entry12, kind);
+        ept->counters.history_hits++;
+    }
+    return false;
+}
+
+/* Compares an upper table. Sets the bits of those entries whose GiB has to be mapped from history. */
+static bool upper_compare(struct ept02 *ept, struct ept_table *t, gpa2_t base, uint64_t rebuild[EPT_ENTRIES / 64])
+{
+    const volatile uint64_t *entries12 = table_entries12(t);
+    bool first_time = !t->seen, any = false;
+    if (first_time && (memory_spare(ept) || ept->lists[LIST_SPARE].first))
+        t->seen = table_page_alloc(ept, MAP_REBUILD).v;
+    uint64_t *seen = t->seen ? hpa_ptr(hpa(t->seen)) : NULL;
+    for (unsigned i = first_time ? 0 : entries_differ(entries12, seen, 0); i < EPT_ENTRIES;
+         i = first_time ? i + 1 : entries_differ(entries12, seen, i + 1)) {
+        uint64_t entry12 = entries12[i];
+        bool again = false;
+        if (seen)
+            seen[i] = entry12;
+        uint64_t slot = table_slots(t)[i];
+        const struct ept_table *child = slot_child(ept, slot, t->level);
+        if (child && child->entry12 == entry12)
+            continue;
+        if (slot)
+            again = entry_revalidate(ept, t, i, entry12);
+        else if (!first_time)
+            again = entry_returns(ept, t, i, entry12, gpa2(base.v + i * ept_span(t->level)));
+        if (again)
+            rebuild[i / 64] |= BIT(i % 64);
+        any |= again;
+    }
+    return any;
+}
+
+static void upper_revalidate(struct ept02 *ept, struct ept02_root *root, struct ept_table *t)
 {
     uint64_t rebuild[EPT_ENTRIES / 64] = { 0 };
-    bool any = false;
     gpa2_t base = table_gpa2(ept, t);
-    if (t->flags & TABLE_COALESCED) {
-        if (table_agrees_all(t))
-            return;
-        if (!table_uncoalesce(ept, t, MAP_REBUILD)) {
-            slot_clear(ept, table_at(ept, t->parent), t->index);
-            return;
-        }
-    }
-    const volatile uint64_t *entries12 = table_entries12(t);
-    for (unsigned i = 0; i < EPT_ENTRIES; i++) {
-        if (table_slots(t)[i] && entry_revalidate(ept, t, i, entries12[i])) {
-            rebuild[i / 64] |= BIT(i % 64);
-            any = true;
-        }
-    }
+    if ((t->flags & TABLE_COALESCED) && coalesced_revalidate(ept, t))
+        return;
+    bool any = upper_compare(ept, t, base, rebuild);
+    /* From here on t may be gone. */
     for (unsigned i = 0; any && i < EPT_ENTRIES; i++)
         if (rebuild[i / 64] & BIT(i % 64))
             ept02_replay(ept, root, gpa2(base.v + i * HISTORY_BLOCK));
@@ -121,7 +162,7 @@ static void root_revalidate(struct ept02 *ept, struct ept02_root *root)
             if (t->level == 1)
                 page_table_revalidate(ept, t);
             else
-                table_revalidate(ept, root, t);
+                upper_revalidate(ept, root, t);
         }
     }
     if (!root->always)

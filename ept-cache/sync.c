@@ -4,8 +4,8 @@
  */
 #include "ept-cache/table.h"
 
-#define STRIDE 4     /* entries composed between two looks at the bound */
-#define RUN_FIRST 8  /* entries composed after two neighbours that differ; doubles as long as more differ */
+#define STRIDE 4     /* entries composed at once; run_stride is written for it */
+#define RUN_GROW 8   /* so many times more entries are composed together as long as neighbours differ */
 
 /*
  * What a run of similar entries has in common: an entry with (entry & mask) == value becomes entry + delta, because
@@ -46,18 +46,39 @@ static uint64_t pattern_learn(struct ept02 *ept, struct pattern *pattern, uint64
 }
 
 /* What a loop over a run needs, in registers. */
-struct loop { const volatile uint64_t *entries12; volatile uint64_t *slots; uint64_t mask, value, delta, growth; };
+struct loop { const volatile uint64_t *entry12; volatile uint64_t *slot; uint64_t mask, value, delta, growth; };
 
-static inline __attribute__((always_inline)) bool run_step(const struct loop *l, unsigned i, enum run run)
+static inline __attribute__((always_inline)) bool run_step(const struct loop *l, enum run run)
 {
-    uint64_t entry12 = l->entries12[i], new = entry12 + l->delta;
+    uint64_t entry12 = *l->entry12, new = entry12 + l->delta;
     if ((entry12 & l->mask) != l->value)
         return false;
-    if ((run == RUN_SAME && l->slots[i] != new) || (run == RUN_NEW && l->slots[i] != 0) ||
-        (run == RUN_GROWTH && l->slots[i] != new - l->growth))
+    if ((run == RUN_SAME && *l->slot != new) || (run == RUN_NEW && *l->slot != 0) ||
+        (run == RUN_GROWTH && *l->slot != new - l->growth))
         return false;
     if (run != RUN_SAME)
-        l->slots[i] = new;
+        *l->slot = new;
+    return true;
+}
+
+/* STRIDE entries at once: all of them or none. */
+static inline __attribute__((always_inline)) bool run_stride(const struct loop *l, enum run run)
+{
+    uint64_t a = l->entry12[0], b = l->entry12[1], c = l->entry12[2], d = l->entry12[3];
+    uint64_t odd = ((a ^ l->value) | (b ^ l->value) | (c ^ l->value) | (d ^ l->value)) & l->mask;
+    uint64_t old = run == RUN_GROWTH ? l->delta - l->growth : l->delta;
+    if (run == RUN_NEW)
+        odd |= l->slot[0] | l->slot[1] | l->slot[2] | l->slot[3];
+    else if (run != RUN_ANY)
+        odd |= ((a + old) ^ l->slot[0]) | ((b + old) ^ l->slot[1]) | ((c + old) ^ l->slot[2]) | ((d + old) ^ l->slot[3]);
+    if (odd)
+        return false;
+    if (run != RUN_SAME) {
+        l->slot[0] = a + l->delta;
+        l->slot[1] = b + l->delta;
+        l->slot[2] = c + l->delta;
+        l->slot[3] = d + l->delta;
+    }
     return true;
 }
 
@@ -65,19 +86,16 @@ static inline __attribute__((always_inline)) bool run_step(const struct loop *l,
 static inline __attribute__((always_inline)) unsigned run_compose(struct sync *sync, unsigned from, unsigned to, enum run run)
 {
     const struct pattern *p = &sync->pattern;
-    const struct loop l = { sync->entries12, sync->slots, p->mask, p->value, p->delta, sync->growth };
-    unsigned i = from, done = STRIDE;
-    for (; done == STRIDE && i + STRIDE <= to; i += done) {
-        done = !run_step(&l, i, run)       ? 0
-               : !run_step(&l, i + 1, run) ? 1
-               : !run_step(&l, i + 2, run) ? 2
-               : !run_step(&l, i + 3, run) ? 3
-                                           : STRIDE;
-    }
-    while (done == STRIDE && i < to && run_step(&l, i, run))
-        i++;
-    sync->written += run == RUN_SAME ? 0 : i - from;
-    return i;
+    struct loop l = { sync->entries12 + from, sync->slots + from, p->mask, p->value, p->delta, sync->growth };
+    const volatile uint64_t *last = sync->entries12 + to;
+    const volatile uint64_t *last_stride = to - from < STRIDE ? l.entry12 : last - (STRIDE - 1);
+    for (; l.entry12 < last_stride && run_stride(&l, run); l.entry12 += STRIDE)
+        l.slot += STRIDE;
+    for (; l.entry12 < last && run_step(&l, run); l.entry12++)
+        l.slot++;
+    unsigned end = (unsigned)(l.entry12 - sync->entries12);
+    sync->written += run == RUN_SAME ? 0 : end - from;
+    return end;
 }
 
 /* One entry that is not known to be like the one before. */
@@ -107,7 +125,7 @@ static void entries_compose(struct ept02 *ept, const struct ept_table *t, struct
     while (from < to) {
         entry_compose(ept, sync, table_entry12(t, sync->entries12, from), &sync->slots[from]);
         from++;
-        if (!sync->entries12)
+        if (from == to || !sync->entries12)
             continue;
         if (sync->run == RUN_ANY)
             from = run_compose(sync, from, to, RUN_ANY);
@@ -149,29 +167,30 @@ bool table_sync(struct ept02 *ept, struct ept_table *t, unsigned from, unsigned 
     return sync_end(ept, t, &sync);
 }
 
-/* The first entry from index on in which the tables differ; EPT_ENTRIES if there is none. */
-static unsigned entries_differ(const struct sync *sync, unsigned index)
+unsigned entries_differ(const volatile uint64_t *a, const volatile uint64_t *b, unsigned index)
 {
-    const volatile uint64_t *a = sync->entries12 + index, *b = sync->slots + index;
     uint64_t count = EPT_ENTRIES - index;
     bool differ;
     if (count == 0) /* the instruction would leave the flags alone */
         return EPT_ENTRIES;
+    a += index;
+    b += index;
     __asm__ volatile("repe cmpsq" : "+S"(a), "+D"(b), "+c"(count), "=@ccne"(differ) : : "memory");
     return differ ? (unsigned)(EPT_ENTRIES - 1 - count) : EPT_ENTRIES;
 }
 
-bool table_compare(struct ept02 *ept, struct ept_table *t)
+bool table_compare(struct ept02 *ept, struct ept_table *t, unsigned *last)
 {
     struct sync sync;
     sync_begin(ept, t, &sync);
-    unsigned index = entries_differ(&sync, 0), end = 0, run = 1;
+    unsigned index = entries_differ(sync.entries12, sync.slots, 0), end = 0, run = 1;
     while (index < EPT_ENTRIES) {
         /* One entry, and many only when its neighbour differs as well. */
-        run = index > end || end == 0 ? 1 : run == 1 ? RUN_FIRST : run * 2;
+        run = index > end || end == 0 ? 1 : run * RUN_GROW;
         end = index + run < EPT_ENTRIES ? index + run : EPT_ENTRIES;
         entries_compose(ept, t, &sync, index, end);
-        index = entries_differ(&sync, end);
+        *last = end - 1;
+        index = entries_differ(sync.entries12, sync.slots, end);
     }
     return sync_end(ept, t, &sync);
 }

@@ -111,8 +111,7 @@ void table_page_written(struct ept02 *ept, gpa1_t page);
 void table_mark_always(struct ept02 *ept, struct ept_table *t);
 
 /* Whether so much memory is free that it may be spent for speed. */
-static inline bool memory_plenty(const struct ept02 *ept) { return ept->pool->free_count * 2 > ept->pool->total; }
-static inline bool memory_some(const struct ept02 *ept) { return ept->pool->free_count * 8 > ept->pool->total; }
+static inline bool memory_spare(const struct ept02 *ept) { return ept->pool->free_count * 8ull > ept->pool->total; }
 
 /* evict.c: gives something up that is not on ept->path nor belongs to ept->busy_root's PML4. False: there is nothing. */
 enum reclaim { RECLAIM_SPARE, RECLAIM_PAGE, RECLAIM_TABLE };
@@ -144,16 +143,21 @@ static inline uint64_t table_entry12(const struct ept_table *t, const volatile u
 bool table_open(struct ept02 *ept, struct ept_table *t, enum map_mode mode);
 
 /* sync.c */
+/* The first entry from index (at most EPT_ENTRIES) on in which two tables differ; EPT_ENTRIES if there is none. */
+unsigned entries_differ(const volatile uint64_t *a, const volatile uint64_t *b, unsigned index);
 /*
  * Composes entries [from, to) of a page table. True if one got another meaning. Adds to ept->written how many entries
  * were written, and notes what must be invalidated.
  */
 bool table_sync(struct ept02 *ept, struct ept_table *t, unsigned from, unsigned to);
-/* The same for those entries of a page table that differ from their originals, which t has (not TABLE_SPLIT). */
-bool table_compare(struct ept02 *ept, struct ept_table *t);
+/*
+ * The same for those entries of a page table that differ from their originals, which t has (not TABLE_SPLIT). *last: the
+ * last of them.
+ */
+bool table_compare(struct ept02 *ept, struct ept_table *t, unsigned *last);
 
 /* coalesce.c */
-/* One large page instead of the table if the entries of the original agree: true then. */
+/* One (or another) large page instead of the table if the entries of the original agree: true then. */
 bool table_coalesce(struct ept02 *ept, struct ept_table *t);
 /* The same, after entry index was filled: looks at a few entries first. */
 void table_coalesce_later(struct ept02 *ept, struct ept_table *t, unsigned index);

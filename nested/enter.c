@@ -125,6 +125,7 @@ void nested_merge(struct cpu *cpu, struct nested_slot *slot)
         merge_apic(v);
     if (stale & BIT(GROUP_EPT))
         merge_ept(cpu, slot);
+    __atomic_store_n(&cpu->waits_in_nested, vmread(GUEST_ACTIVITY) == ACTIVITY_WAIT_SIPI, __ATOMIC_RELEASE);
     slot->flags = special_flags(slot);
     v->unmerged = 0;
 }
@@ -145,7 +146,7 @@ static bool event_ok(void)
 static void refuse_controls(struct cpu *cpu)
 {
     vmcs12_give(cpu, &cpu->nested->current->v);
-    cpu->in_nested = false;
+    cpu->in_nested = cpu->waits_in_nested = false;
     count(cpu, COUNT_ENTRY_REFUSED);
     insn_fail(cpu, VMERR_ENTRY_CONTROLS);
 }

@@ -175,7 +175,7 @@ void reflect(struct cpu *cpu)
     if (slot->flags)
         special_exit(cpu, slot, reason & REASON_ENTRY_FAILURE);
     vmcs12_give(cpu, v);
-    cpu->in_nested = false;
+    cpu->in_nested = cpu->waits_in_nested = false;
     if (inherits && never_loaded)
         read_msrs(&from);
     load_host_state(cpu, v, &from);

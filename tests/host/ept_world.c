@@ -546,7 +546,9 @@ void world_ept01(unsigned region, enum world_kind kind)
 void world_pages_in(uint64_t base)
 {
     for (unsigned i = 0; i < WORLD_PAGES; i++)
-        pages[i] = base + (i < 128 ? i * PAGE_SIZE * 4 : (i - 128) * 8 * PAGE_2M + (i & 1) * PAGE_SIZE);
+        pages[i] = base + (i < 96    ? i * 4 * PAGE_SIZE
+                           : i < 128 ? PAGE_2M + (i - 96) * 3 * PAGE_SIZE
+                                     : (i - 127) * 8 * PAGE_2M + (i & 1) * PAGE_SIZE);
     world_notice();
 }
 

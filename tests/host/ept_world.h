@@ -55,7 +55,7 @@ bool world_one_root(void);
 
 /* Addresses looked at. */
 uint64_t world_page(unsigned index);
-void world_pages_in(uint64_t base); /* replaces all by addresses in the GiB and the 2 MiB around base */
+void world_pages_in(uint64_t base); /* replaces all by addresses in the 2 MiB at base, the next 2 MiB, and the GiB around */
 
 /* Actions */
 /* The nested guest on a CPU accesses a page; violations are handled as far as Strata goes. The last outcome. */

@@ -17,14 +17,17 @@ struct watch_client {
 
 static struct watch_client clients[FAKE_WATCH_CLIENTS];
 static uint64_t (*mood)(uint64_t limit);
+static void (*add_hook)(gpa1_t page);
 
 void fake_watch_reset(uint64_t (*moody)(uint64_t limit))
 {
     mood = moody;
+    add_hook = NULL;
     for (unsigned i = 0; i < FAKE_WATCH_CLIENTS; i++)
         clients[i].count = clients[i].written = clients[i].unknown = 0;
 }
 
+void fake_watch_on_add(void (*hook)(gpa1_t page)) { add_hook = hook; }
 struct watch_client *fake_watch_client(unsigned index) { return &clients[index]; }
 unsigned fake_watch_count(unsigned index) { return clients[index].count; }
 
@@ -38,6 +41,8 @@ static unsigned find(const struct watch_client *client, uint64_t page)
 
 bool watch_add(struct watch_client *client, gpa1_t page)
 {
+    if (add_hook)
+        add_hook(page);
     unsigned i = find(client, page.v);
     if ((mood && mood(MOODY) == 0) || i == PAGES_MAX)
         return false;

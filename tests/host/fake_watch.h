@@ -12,6 +12,8 @@
 /* Forgets everything. moody: where decisions come from (numbers below limit), or NULL. */
 void fake_watch_reset(uint64_t (*moody)(uint64_t limit));
 struct watch_client *fake_watch_client(unsigned index);
+/* Called before a page is added, as if another CPU ran at that moment. NULL: nothing. */
+void fake_watch_on_add(void (*hook)(gpa1_t page));
 /* Somebody writes to the page, through ept01. */
 void fake_watch_written(gpa1_t page);
 /* Pages that a client watches. */

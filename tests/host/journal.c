@@ -17,12 +17,14 @@
 static journal_check current_check;
 static const char *complaint;
 static unsigned write_count;
-static uint64_t written_page;
+static uint64_t written_page;  /* the last page that this store faulted on, */
+static uint64_t written_first; /* and the first: a store may lie across two */
+static bool stepping;
 static struct sigaction old_segv, old_trap;
 
-static void arena_protect(int protection)
+static void pages_protect(uint64_t start, uint64_t size, int protection)
 {
-    if (mprotect(hpa_ptr(hpa(0)), test_memory_size(), protection))
+    if (mprotect((uint8_t *)hpa_ptr(hpa(0)) + start, size, protection))
         abort();
 }
 
@@ -35,8 +37,9 @@ static void on_fault(int signal, siginfo_t *info, void *context)
         return;
     }
     written_page = (uint64_t)(at - start) & PAGE_MASK;
-    if (mprotect((void *)((uintptr_t)at & PAGE_MASK), PAGE_SIZE, PROT_READ | PROT_WRITE))
-        abort();
+    written_first = stepping ? written_first : written_page;
+    stepping = true;
+    pages_protect(written_page, PAGE_SIZE, PROT_READ | PROT_WRITE);
     ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] |= (greg_t)RFLAGS_TF;
 }
 
@@ -45,7 +48,9 @@ static void on_step(int signal, siginfo_t *info, void *context)
     (void)signal;
     (void)info;
     ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)RFLAGS_TF;
-    arena_protect(PROT_READ);
+    stepping = false;
+    pages_protect(written_first, PAGE_SIZE, PROT_READ);
+    pages_protect(written_page, PAGE_SIZE, PROT_READ);
     write_count++;
     if (!complaint)
         complaint = current_check(written_page);
@@ -63,12 +68,12 @@ void journal_begin(journal_check check)
     sigaction(SIGSEGV, &action, &old_segv);
     action.sa_sigaction = on_step;
     sigaction(SIGTRAP, &action, &old_trap);
-    arena_protect(PROT_READ);
+    pages_protect(0, test_memory_size(), PROT_READ);
 }
 
 const char *journal_end(unsigned *writes)
 {
-    arena_protect(PROT_READ | PROT_WRITE);
+    pages_protect(0, test_memory_size(), PROT_READ | PROT_WRITE);
     sigaction(SIGSEGV, &old_segv, NULL);
     sigaction(SIGTRAP, &old_trap, NULL);
     *writes = write_count;

@@ -98,6 +98,7 @@ static void basic_keeps_revision_and_has_page_sized_regions(void **state)
     assert_int_equal(basic & 0x7fffffff, caps_msr(&hw, MSR_VMX_BASIC) & 0x7fffffff);
     assert_int_equal(basic >> 32 & 0x1fff, 4096);
     assert_int_equal(basic >> 50 & 0xf, MEMTYPE_WB);
+    assert_true(basic & BIT(54));
     assert_true(basic & BIT(55));
     assert_false(basic & (BIT(31) | BIT(48) | BIT(49)));
 
@@ -172,6 +173,66 @@ static void fields_follow_controls(void **state)
     assert_false(caps_msr_exists(&caps, MSR_VMX_PROC2) || caps_msr_exists(&caps, MSR_VMX_EPT_VPID));
 }
 
+/* Each capability is derived from its controls, any one of them. */
+static void each_capability_has_its_controls(void **state)
+{
+    static const struct {
+        enum vmcs_cap cap;
+        uint32_t msr;
+        uint64_t control;
+    } list[] = {
+        { CAP_MSR_BITMAP, MSR_VMX_TRUE_PROC, PROC_MSR_BITMAP },
+        { CAP_TPR_SHADOW, MSR_VMX_TRUE_PROC, PROC_TPR_SHADOW },
+        { CAP_VIRT_APIC, MSR_VMX_PROC2, PROC2_VIRT_APIC_ACCESS },
+        { CAP_EPT, MSR_VMX_PROC2, PROC2_EPT },
+        { CAP_VPID, MSR_VMX_PROC2, PROC2_VPID },
+        { CAP_VID, MSR_VMX_PROC2, PROC2_VIRT_INTR_DELIVERY },
+        { CAP_POSTED_INTR, MSR_VMX_TRUE_PIN, PIN_POSTED_INTR },
+        { CAP_SHADOW, MSR_VMX_PROC2, PROC2_SHADOW_VMCS },
+        { CAP_XSAVES, MSR_VMX_PROC2, PROC2_XSAVES },
+        { CAP_TSC_SCALING, MSR_VMX_PROC2, PROC2_TSC_SCALING },
+        { CAP_PAT, MSR_VMX_TRUE_ENTRY, ENTRY_LOAD_PAT },
+        { CAP_PAT, MSR_VMX_TRUE_EXIT, EXIT_LOAD_PAT },
+        { CAP_PAT, MSR_VMX_TRUE_EXIT, EXIT_SAVE_PAT },
+        { CAP_EFER, MSR_VMX_TRUE_ENTRY, ENTRY_LOAD_EFER },
+        { CAP_EFER, MSR_VMX_TRUE_EXIT, EXIT_LOAD_EFER },
+        { CAP_EFER, MSR_VMX_TRUE_EXIT, EXIT_SAVE_EFER },
+        { CAP_PLE, MSR_VMX_PROC2, PROC2_PAUSE_LOOP },
+        { CAP_PREEMPTION_TIMER, MSR_VMX_TRUE_PIN, PIN_PREEMPTION_TIMER },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(list); i++) {
+        struct vmx_caps caps = { 0 };
+        caps.msr[MSR_VMX_BASIC - MSR_VMX_FIRST] = VMX_BASIC_TRUE_CONTROLS;
+        caps.msr[MSR_VMX_TRUE_PROC - MSR_VMX_FIRST] = PROC_SECONDARY << 32;
+        caps.msr[MSR_VMX_PROC - MSR_VMX_FIRST] = PROC_SECONDARY << 32;
+        caps.msr[list[i].msr - MSR_VMX_FIRST] |= list[i].control << 32;
+        vmx_caps_derive(&caps);
+        for (int cap = CAP_NEVER; cap < CAP_COUNT; cap++)
+            assert_int_equal(caps.offered[cap], cap == (int)list[i].cap || cap == CAP_PROC2);
+        bool ept_or_vpid = list[i].cap == CAP_EPT || list[i].cap == CAP_VPID;
+        assert_int_equal(vmx_caps_msr_exists(&caps, MSR_VMX_EPT_VPID), ept_or_vpid);
+    }
+}
+
+/* IA32_VMX_EPT_VPID_CAP: without one of the two features only the other's bits are left. */
+static void ept_and_vpid_capabilities_go_with_their_feature(void **state)
+{
+    struct vmx_caps hw, caps;
+
+    (void)state;
+    caps_everything(&hw);
+    hw.msr[MSR_VMX_PROC2 - MSR_VMX_FIRST] &= ~(PROC2_EPT << 32);
+    caps_filter(&caps, &hw, &all_on);
+    assert_int_equal(caps_msr(&caps, MSR_VMX_EPT_VPID), BIT(32) | BIT(40) | BIT(41) | BIT(42) | BIT(43));
+    caps_everything(&hw);
+    hw.msr[MSR_VMX_PROC2 - MSR_VMX_FIRST] &= ~(PROC2_VPID << 32);
+    caps_filter(&caps, &hw, &all_on);
+    assert_int_equal(caps_msr(&caps, MSR_VMX_EPT_VPID) >> 32, 0);
+    assert_true(caps_msr(&caps, MSR_VMX_EPT_VPID) & EPT_CAP_INVEPT);
+}
+
 /* IA32_VMX_VMCS_ENUM names the highest index among fields that exist: it goes down with the features. */
 static void vmcs_enum_follows_fields(void **state)
 {
@@ -238,6 +299,8 @@ int main(void)
         cmocka_unit_test(what_must_be_1_stays),
         cmocka_unit_test(options_switch),
         cmocka_unit_test(fields_follow_controls),
+        cmocka_unit_test(each_capability_has_its_controls),
+        cmocka_unit_test(ept_and_vpid_capabilities_go_with_their_feature),
         cmocka_unit_test(vmcs_enum_follows_fields),
         cmocka_unit_test(msr_numbers),
         cmocka_unit_test(never_more_than_the_processor_has),

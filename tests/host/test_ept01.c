@@ -114,7 +114,7 @@ static void test_retype(void **state)
     (void)state;
     model.seed.state = 14;
     static uint8_t before[8 * GIB / PAGE_SIZE];
-    for (unsigned round = 0; round < 5; round++) {
+    for (unsigned round = 0; round < 4; round++) {
         model_start_random();
         protect(0xfee00000, EPT_R);
         protect(0x3000, 0);
@@ -136,7 +136,8 @@ static void test_retype(void **state)
             assert_false(ept01_retype(&model.ept01));
             assert_int_equal(model.pool.free_count, free_count);
         }
-        model_assert_all();
+        if (round == 0)
+            model_assert_all();
     }
 }
 
@@ -371,14 +372,15 @@ static void test_no_wrong_intermediate_state(void **state)
         model_mtrr_firmware(&model.mtrr);
         assert_true(model_start(config, 400));
         action_addr = 0x11ee00000;
-        journal_over(action_split);
+        if (round == 0)
+            journal_over(action_split);
         action_addr = 0x3f400000;
         journal_over(action_split);
         action_addr = 3 * BIT(37) + 5 * PAGE_2M;
         journal_over(action_fill);
         if (round == 2)
             journal_over(action_retire);
-        model_mtrr_random(&model.mtrr, MTRR_DEF_E | MEMTYPE_WB, 4);
+        model_mtrr_random(&model.mtrr, MTRR_DEF_E | MEMTYPE_WB, 2);
         journal_over(action_retype);
         model_assert_some();
         model_assert_no_leak();

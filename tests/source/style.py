@@ -1,11 +1,13 @@
 """Format and static analysis."""
 
+import re
+
 from tree import FOLDERS, TEST_FOLDERS
 
 FORMATTED = (*FOLDERS, *TEST_FOLDERS, "tests/guests", "tests/linux", "bench")
 CPPCHECK = [
     "--std=c11", "--platform=unix64", "--language=c", "--enable=warning,performance,portability", "--inline-suppr",
-    "--quiet", "--error-exitcode=1", "--template={file}:{line}: {id}: {message}", "-I.",
+    "--library=tests/source/cppcheck.cfg", "--quiet", "--error-exitcode=1", "--template={file}:{line}: {id}: {message}", "-I.",
     # Headers of the compiler are not looked for; what they declare is known.
     "--suppress=missingIncludeSystem",
     # The table file is included under different macros, which one run cannot all see.
@@ -15,6 +17,7 @@ CPPCHECK = [
     # A value that comes out of asm goto.
     "--suppress=legacyUninitvar:core/hw.c",
 ]
+TIDY = re.compile(r": (?:warning|error): .*\[[\w.,-]+\]$")
 
 
 def formatted_files(tree):
@@ -56,3 +59,16 @@ def cppcheck(tree):
         return problems
     status, text, errors = tree.call(["cppcheck", *CPPCHECK, f"-j{tree.jobs}", *FOLDERS])
     return (text + errors).strip().splitlines() if status else []
+
+
+def clang_tidy(tree):
+    """clang-tidy finds nothing that .clang-tidy asks for"""
+    problems = tree.missing("clang-tidy")
+    if problems:
+        return problems
+
+    def check(path):
+        _, text, _ = tree.call(["clang-tidy", "--quiet", path, "--", "-std=gnu11", "-ffreestanding", "-I."])
+        return [line.replace(f"{tree.top}/", "") for line in text.splitlines() if TIDY.search(line)]
+
+    return sorted(set(tree.each(check, tree.image_c)))

@@ -9,7 +9,7 @@ FOLDERS = ("core", "shadow-vmcs", "ept-cache", "x2apic", "nested")
 TEST_FOLDERS = ("tests/host", "tests/fuzz")
 # Where a missing tool comes from.
 PACKAGES = {"gcc": "gcc", "clang": "clang", "objdump": "binutils", "nm": "binutils", "clang-format": "clang-format",
-            "cppcheck": "cppcheck"}
+            "cppcheck": "cppcheck", "clang-tidy": "clang-tidy"}
 
 
 class Tree:

@@ -4,9 +4,20 @@
 #include "verdict.h"
 
 enum { MULTIBOOT2_MAGIC = 0x36d76289, TAG_COMMAND = 1, TAG_MMAP = 6, TAG_RSDP1 = 14, TAG_RSDP2 = 15 };
-struct tag { u32 type, size; u8 data[]; };
-struct mmap_tag { u32 type, size, entry_size, version; struct mmap_entry entry[]; };
-struct acpi { char signature[4]; u32 length; u8 rest[28]; u8 body[]; };
+struct tag {
+    u32 type, size;
+    u8 data[];
+};
+struct mmap_tag {
+    u32 type, size, entry_size, version;
+    struct mmap_entry entry[];
+};
+struct acpi {
+    char signature[4];
+    u32 length;
+    u8 rest[28];
+    u8 body[];
+};
 
 struct mmap_entry memory_map[64];
 u32 memory_map_count, cpus_present = 1;
@@ -130,8 +141,10 @@ void hole_map(u64 pa, u32 flags)
 
 static void pic_init(void)
 {
+    // clang-format off
     static const u8 words[][2] = { { 0x20, 0x11 }, { 0xa0, 0x11 }, { 0x21, 0x40 }, { 0xa1, 0x48 }, { 0x21, 4 },
                                    { 0xa1, 2 }, { 0x21, 1 }, { 0xa1, 1 }, { 0x21, 0xff }, { 0xa1, 0xff } };
+    // clang-format on
     for (u32 i = 0; i < COUNT(words); i++)
         outb(words[i][0], words[i][1]);
 }

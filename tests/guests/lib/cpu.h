@@ -41,6 +41,7 @@ typedef __SIZE_TYPE__ size_t;
 #define GIB (1ull << 30)
 #define BIT(n) (1ull << (n))
 
+// clang-format off
 /* Selectors of the one GDT (trap.c). TSS slots follow, one per CPU; STR names the CPU. */
 enum { SEL_CODE = 0x08, SEL_DATA = 0x10, SEL_CODE32 = 0x18, SEL_UCODE = 0x23, SEL_UDATA = 0x2b,
        SEL_CODE16 = 0x30, SEL_DATA16 = 0x38, SEL_TSS0 = 0x40, SEL_TSS_STEP = 0x10 };
@@ -75,11 +76,14 @@ enum {
 #define MSR_FS_BASE 0xc0000100u
 #define MSR_GS_BASE 0xc0000101u
 #define MSR_KERNEL_GS_BASE 0xc0000102u
+// clang-format on
 
+// clang-format off
 enum { VEC_DE, VEC_DB, VEC_NMI, VEC_BP, VEC_OF, VEC_BR, VEC_UD, VEC_NM, VEC_DF, VEC_TS = 10, VEC_NP, VEC_SS, VEC_GP,
        VEC_PF, VEC_MF = 16, VEC_AC, VEC_USER_RETURN = 0x80, VEC_CALL = 0xf0, VEC_SPURIOUS = 0xff };
+// clang-format on
 
-struct fault { /* what the last guarded instruction raised */
+struct fault {  /* what the last guarded instruction raised */
     int vector; /* -1: nothing */
     u32 error;
     ulong cr2;
@@ -120,16 +124,20 @@ static inline struct cpu *this_cpu(void)
 #endif
 
 /* Runs one guarded instruction given as asm text with operands; value: the vector it raised, or -1. */
-#define TRY(insn, ...) ({ \
-    this_cpu()->fault.vector = -1; \
-    asm volatile("1: " insn "\n2:\n" EXTABLE(1b, 2b) : : __VA_ARGS__ : "memory", "cc"); \
-    this_cpu()->fault.vector; })
+#define TRY(insn, ...)                                                                                                 \
+    ({                                                                                                                 \
+        this_cpu()->fault.vector = -1;                                                                                 \
+        asm volatile("1: " insn "\n2:\n" EXTABLE(1b, 2b) : : __VA_ARGS__ : "memory", "cc");                            \
+        this_cpu()->fault.vector;                                                                                      \
+    })
 
 /* The same for an instruction without operands that changes registers: they are named instead. */
-#define TRY_CLOBBER(insn, ...) ({ \
-    this_cpu()->fault.vector = -1; \
-    asm volatile("1: " insn "\n2:\n" EXTABLE(1b, 2b) : : : "memory", "cc", __VA_ARGS__); \
-    this_cpu()->fault.vector; })
+#define TRY_CLOBBER(insn, ...)                                                                                         \
+    ({                                                                                                                 \
+        this_cpu()->fault.vector = -1;                                                                                 \
+        asm volatile("1: " insn "\n2:\n" EXTABLE(1b, 2b) : : : "memory", "cc", __VA_ARGS__);                           \
+        this_cpu()->fault.vector;                                                                                      \
+    })
 
 static inline u64 rdmsr(u32 msr)
 {
@@ -137,7 +145,10 @@ static inline u64 rdmsr(u32 msr)
     asm volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
     return (u64)hi << 32 | lo;
 }
-static inline void wrmsr(u32 msr, u64 v) { asm volatile("wrmsr" : : "c"(msr), "a"((u32)v), "d"((u32)(v >> 32)) : "memory"); }
+static inline void wrmsr(u32 msr, u64 v)
+{
+    asm volatile("wrmsr" : : "c"(msr), "a"((u32)v), "d"((u32)(v >> 32)) : "memory");
+}
 static inline int wrmsr_try(u32 msr, u64 v) { return TRY("wrmsr", "c"(msr), "a"((u32)v), "d"((u32)(v >> 32))); }
 static inline int rdmsr_try(u32 msr, u64 *v)
 {
@@ -148,7 +159,9 @@ static inline int rdmsr_try(u32 msr, u64 *v)
     return this_cpu()->fault.vector;
 }
 
-struct cpuid { u32 a, b, c, d; };
+struct cpuid {
+    u32 a, b, c, d;
+};
 static inline struct cpuid cpuid(u32 leaf, u32 sub)
 {
     struct cpuid r;
@@ -160,32 +173,55 @@ static inline u32 maxphyaddr(void)
     return cpuid(0x80000000u, 0).a >= 0x80000008u ? cpuid(0x80000008u, 0).a & 0xff : 36;
 }
 
-#define DEFINE_CR(n) \
-    static inline ulong read_cr##n(void) { ulong v; asm volatile("mov %%cr" #n ",%0" : "=r"(v)); return v; } \
-    static inline void write_cr##n(ulong v) { asm volatile("mov %0,%%cr" #n : : "r"(v) : "memory"); } \
+#define DEFINE_CR(n)                                                                                                   \
+    static inline ulong read_cr##n(void)                                                                               \
+    {                                                                                                                  \
+        ulong v;                                                                                                       \
+        asm volatile("mov %%cr" #n ",%0" : "=r"(v));                                                                   \
+        return v;                                                                                                      \
+    }                                                                                                                  \
+    static inline void write_cr##n(ulong v) { asm volatile("mov %0,%%cr" #n : : "r"(v) : "memory"); }                  \
     static inline int write_cr##n##_try(ulong v) { return TRY("mov %0,%%cr" #n, "r"(v)); }
 DEFINE_CR(0)
 DEFINE_CR(2)
 DEFINE_CR(3)
 DEFINE_CR(4)
 
-static inline u8 inb(u16 p) { u8 v; asm volatile("inb %1,%0" : "=a"(v) : "Nd"(p)); return v; }
+static inline u8 inb(u16 p)
+{
+    u8 v;
+    asm volatile("inb %1,%0" : "=a"(v) : "Nd"(p));
+    return v;
+}
 static inline void outb(u16 p, u8 v) { asm volatile("outb %0,%1" : : "a"(v), "Nd"(p) : "memory"); }
-static inline u64 rdtsc(void) { u32 lo, hi; asm volatile("rdtsc" : "=a"(lo), "=d"(hi)); return (u64)hi << 32 | lo; }
+static inline u64 rdtsc(void)
+{
+    u32 lo, hi;
+    asm volatile("rdtsc" : "=a"(lo), "=d"(hi));
+    return (u64)hi << 32 | lo;
+}
 static inline void pause(void) { asm volatile("pause" : : : "memory"); }
 static inline void barrier(void) { asm volatile("" : : : "memory"); }
 static inline void irq_on(void) { asm volatile("sti\nnop" : : : "memory"); }
 static inline void irq_off(void) { asm volatile("cli" : : : "memory"); }
 static inline void invlpg(ulong va) { asm volatile("invlpg (%0)" : : "r"(va) : "memory"); }
 
-#ifdef __x86_64__
-#define TABLE_PTR_SIZE 10
-#else
-#define TABLE_PTR_SIZE 6
-#endif
-struct table_ptr { u16 limit; ulong base; } __attribute__((packed));
-static inline struct table_ptr read_gdtr(void) { struct table_ptr p; asm volatile("sgdt %0" : "=m"(p)); return p; }
-static inline struct table_ptr read_idtr(void) { struct table_ptr p; asm volatile("sidt %0" : "=m"(p)); return p; }
+struct table_ptr {
+    u16 limit;
+    ulong base;
+} __attribute__((packed));
+static inline struct table_ptr read_gdtr(void)
+{
+    struct table_ptr p;
+    asm volatile("sgdt %0" : "=m"(p));
+    return p;
+}
+static inline struct table_ptr read_idtr(void)
+{
+    struct table_ptr p;
+    asm volatile("sidt %0" : "=m"(p));
+    return p;
+}
 
 /* util.c */
 void *memset(void *d, int c, size_t n);
@@ -193,7 +229,7 @@ void *memcpy(void *d, const void *s, size_t n);
 int memcmp(const void *a, const void *b, size_t n);
 int strcmp(const char *a, const char *b);
 size_t strlen(const char *s);
-void *page_alloc(u32 pages);   /* zeroed, page aligned, identity mapped; given back by page_reset */
+void *page_alloc(u32 pages); /* zeroed, page aligned, identity mapped; given back by page_reset */
 void page_reset(void);
 void serial_init(void);
 void put(const char *s);
@@ -210,15 +246,18 @@ ulong tss_base(u32 index);
 void user_call(void (*fn)(void *), void *arg); /* runs fn at CPL 3 on a stack of its own */
 
 /* boot.c */
-struct mmap_entry { u64 base, length; u32 type, zero; };
+struct mmap_entry {
+    u64 base, length;
+    u32 type, zero;
+};
 extern struct mmap_entry memory_map[64];
 extern u32 memory_map_count;
 extern char command_line[256];
-extern u32 cpus_present; /* by the ACPI MADT */
+extern u32 cpus_present;              /* by the ACPI MADT */
 const char *option(const char *name); /* value of name= on the command line, up to the next blank; NULL: not there */
-extern ulong hole_va; /* a linear address that is not mapped, with 4 MiB of nothing behind it */
-void hole_map(u64 pa, u32 flags); /* maps one 4 KiB page at hole_va; flags 0 takes it away */
-u64 hole_table(void); /* the page table that hole_map writes */
+extern ulong hole_va;                 /* a linear address that is not mapped, with 4 MiB of nothing behind it */
+void hole_map(u64 pa, u32 flags);     /* maps one 4 KiB page at hole_va; flags 0 takes it away */
+u64 hole_table(void);                 /* the page table that hole_map writes */
 
 /* apic.c, smp.c */
 void apic_init_cpu(void);
@@ -228,13 +267,15 @@ void apic_icr(u32 dest, u32 low);
 u32 apic_id(void);
 void apic_eoi(void);
 void delay(u32 us);
-u32 cpus_start(void); /* starts all, once; value: how many run */
+u32 cpus_start(void);                                    /* starts all, once; value: how many run */
 void cpu_call(u32 index, void (*fn)(void *), void *arg); /* starts fn there */
 bool cpu_wait(u32 index, u32 ms);                        /* false: not done in time */
+// clang-format off
 enum { APIC_ID = 0x20, APIC_TPR = 0x80, APIC_EOI = 0xb0, APIC_SVR = 0xf0, APIC_ISR = 0x100, APIC_IRR = 0x200,
        APIC_ICR = 0x300, APIC_ICR_HIGH = 0x310, APIC_LVT_TIMER = 0x320, APIC_LVT_LINT0 = 0x350,
        APIC_TIMER_INIT = 0x380, APIC_TIMER_NOW = 0x390, APIC_TIMER_DIV = 0x3e0 };
 enum { ICR_FIXED = 0, ICR_NMI = 0x400, ICR_INIT = 0x500, ICR_SIPI = 0x600, ICR_ASSERT = 0x4000, ICR_LEVEL = 0x8000,
        ICR_SELF = 0x40000 };
+// clang-format on
 
 #endif

@@ -25,7 +25,8 @@ u64 *ept_entry(struct ept *e, u64 gpa, u64 leaf_size)
         if (!(*entry & EPT_RWX) && !(*entry & EPT_LARGE)) {
             *entry = phys(table_new(0, 0, 0)) | EPT_RWX;
         } else if (*entry & EPT_LARGE) {
-            u64 keep = *entry & (0x7f | (size == 2 * MIB ? 0 : EPT_LARGE)), base = *entry & ~(size - 1) & 0xfffffffff000ull;
+            u64 keep = *entry & (0x7f | (size == 2 * MIB ? 0 : EPT_LARGE)),
+                base = *entry & ~(size - 1) & 0xfffffffff000ull;
             u64 child = size >> 9;
             *entry = phys(table_new(base, child, child == PAGE ? keep & ~(u64)EPT_LARGE : keep | EPT_LARGE)) | EPT_RWX;
         }
@@ -56,3 +57,5 @@ outcome_t ept_flush(const struct ept *e)
     struct inv d = { e->eptp, 0 };
     return invept(1, &d);
 }
+
+void nest_flush(const struct nest *n) { check_outcome("INVEPT", ept_flush(n->ept), VMX_OK); }

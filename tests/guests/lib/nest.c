@@ -6,8 +6,16 @@
 #include "vmx.h"
 #include "verdict.h"
 
-enum { STACK_PAGES = 4, AR_CODE64 = 0xa09b, AR_CODE32 = 0xc09b, AR_DATA = 0xc093, AR_TSS = 0x8b, AR_UNUSABLE = 0x10000,
-       AR_CODE16 = 0x9b, AR_DATA16 = 0x93 };
+enum {
+    STACK_PAGES = 4,
+    AR_CODE64 = 0xa09b,
+    AR_CODE32 = 0xc09b,
+    AR_DATA = 0xc093,
+    AR_TSS = 0x8b,
+    AR_UNUSABLE = 0x10000,
+    AR_CODE16 = 0x9b,
+    AR_DATA16 = 0x93
+};
 
 extern char nest_stubs[], nest_vmcall[], nest_host_rip[], nest_thunk[];
 ulong nest_enter(struct nest_regs *regs, int launched);
@@ -34,7 +42,11 @@ static void set_fields(const u64 (*table)[2], u32 count)
     for (u32 i = 0; i < count; i++)
         vmset((u32)table[i][0], table[i][1]);
 }
-#define SET_FIELDS(...) do { const u64 table_[][2] = { __VA_ARGS__ }; set_fields(table_, COUNT(table_)); } while (0)
+#define SET_FIELDS(...)                                                                                                \
+    do {                                                                                                               \
+        const u64 table_[][2] = { __VA_ARGS__ };                                                                       \
+        set_fields(table_, COUNT(table_));                                                                             \
+    } while (0)
 
 static void set_host(void)
 {
@@ -127,9 +139,11 @@ static void set_guest(struct nest *n)
     set_control_registers(n);
     SET_FIELDS({ GUEST_GDTR_BASE, gdtr.base }, { GUEST_GDTR_LIMIT, gdtr.limit },
                { GUEST_IDTR_BASE, same ? (ulong)nest_idt : 0 },
-               { GUEST_IDTR_LIMIT, same ? sizeof nest_idt - 1 : n->mode == NEST_REAL ? 0x3ff : 0 }, { GUEST_DR7, 0x400 },
-               { GUEST_DEBUGCTL, 0 }, { GUEST_SYSENTER_CS, 0 }, { GUEST_SYSENTER_ESP, 0 }, { GUEST_SYSENTER_EIP, 0 },
-               { GUEST_SMBASE, 0 });
+               { GUEST_IDTR_LIMIT, same                   ? sizeof nest_idt - 1
+                                   : n->mode == NEST_REAL ? 0x3ff
+                                                          : 0 },
+               { GUEST_DR7, 0x400 }, { GUEST_DEBUGCTL, 0 }, { GUEST_SYSENTER_CS, 0 }, { GUEST_SYSENTER_ESP, 0 },
+               { GUEST_SYSENTER_EIP, 0 }, { GUEST_SMBASE, 0 });
 }
 
 void nest_restart(struct nest *n, void (*fn)(void))
@@ -212,8 +226,8 @@ static void describe(const struct nest *n, u32 want)
 {
     const struct nest_frame *f = n->reason == REASON_VMCALL && n->mode == NEST_SAME ? nest_frame() : NULL;
     if (f)
-        test_failed("nested guest took vector %lu error %lx at %lx, expected exit reason %u", f->vector, f->error, f->ip,
-                    want);
+        test_failed("nested guest took vector %lu error %lx at %lx, expected exit reason %u", f->vector, f->error,
+                    f->ip, want);
     else
         test_failed("exit reason %x (qualification %llx, rip %llx, interruption info %x), expected %x", n->reason,
                     vmget(EXIT_QUALIFICATION), vmget(GUEST_RIP), (u32)vmget(EXIT_INTR_INFO), want);
@@ -247,10 +261,7 @@ void nest_skip(void)
     vmset(GUEST_INTERRUPTIBILITY, vmget(GUEST_INTERRUPTIBILITY) & ~3ull);
 }
 
-void nest_control(u32 field, u32 set, u32 clear)
-{
-    vmset(field, ((u32)vmget(field) | set) & ~clear);
-}
+void nest_control(u32 field, u32 set, u32 clear) { vmset(field, ((u32)vmget(field) | set) & ~clear); }
 
 bool nest_need(u32 msr, u32 bits, const char *what)
 {

@@ -26,8 +26,12 @@ struct trap_frame {
 #endif
     ulong vector, error, ip, cs, flags;
 };
-struct extable { ulong from, to; };
-struct gate { u32 word[IS64 ? 4 : 2]; };
+struct extable {
+    ulong from, to;
+};
+struct gate {
+    u32 word[IS64 ? 4 : 2];
+};
 
 extern char trap_stubs[], extable_start[], extable_end[];
 void user_enter(void (*fn)(void *), void *arg, void *stack);
@@ -45,8 +49,14 @@ ulong tss_base(u32 index) { return (ulong)&tss[index]; }
 static void gdt_fill(void)
 {
     static const u64 fixed[8] = {
-        0, IS64 ? 0x00af9b000000ffff : 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00cf9b000000ffff,
-        IS64 ? 0x00affb000000ffff : 0x00cffb000000ffff, 0x00cff3000000ffff, 0x00009b000000ffff, 0x000093000000ffff,
+        0,
+        IS64 ? 0x00af9b000000ffff : 0x00cf9b000000ffff,
+        0x00cf93000000ffff,
+        0x00cf9b000000ffff,
+        IS64 ? 0x00affb000000ffff : 0x00cffb000000ffff,
+        0x00cff3000000ffff,
+        0x00009b000000ffff,
+        0x000093000000ffff,
     };
     memcpy(gdt, fixed, sizeof fixed);
     for (u32 i = 0; i < CPUS; i++) {

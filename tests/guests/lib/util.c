@@ -62,7 +62,9 @@ void page_reset(void) { pool_used = 0; }
 
 void serial_init(void)
 {
-    static const u8 words[][2] = { { 1, 0 }, { 3, 0x80 }, { 0, 1 }, { 1, 0 }, { 3, 3 }, { 2, 7 }, { 4, 3 } }; /* 115200 8n1 */
+    static const u8 words[][2] = {
+        { 1, 0 }, { 3, 0x80 }, { 0, 1 }, { 1, 0 }, { 3, 3 }, { 2, 7 }, { 4, 3 }
+    }; /* 115200 8n1 */
     for (u32 i = 0; i < COUNT(words); i++)
         outb((u16)(COM1 + words[i][0]), words[i][1]);
 }

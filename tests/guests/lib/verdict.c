@@ -148,6 +148,7 @@ void suite_run(const struct suite *s)
 
 void verdict_print(void)
 {
-    print("guest-verdict: %u passed, %u failed, %u skipped\n", now.total[PASSED], now.total[FAILED], now.total[SKIPPED]);
+    print("guest-verdict: %u passed, %u failed, %u skipped\n", now.total[PASSED], now.total[FAILED],
+          now.total[SKIPPED]);
     machine_off();
 }

@@ -5,7 +5,7 @@
 #ifndef GUESTS_VMCS_H
 #define GUESTS_VMCS_H
 
-/* clang-format off */
+// clang-format off
 #define VMCS_FIELDS(X) \
     X(VPID, 0x0000) X(POSTED_INT_VECTOR, 0x0002) X(EPTP_INDEX, 0x0004) \
     X(GUEST_ES, 0x0800) X(GUEST_CS, 0x0802) X(GUEST_SS, 0x0804) X(GUEST_DS, 0x0806) X(GUEST_FS, 0x0808) \
@@ -51,7 +51,6 @@
     X(HOST_TR_BASE, 0x6c0a) X(HOST_GDTR_BASE, 0x6c0c) X(HOST_IDTR_BASE, 0x6c0e) X(HOST_SYSENTER_ESP, 0x6c10) \
     X(HOST_SYSENTER_EIP, 0x6c12) X(HOST_RSP, 0x6c14) X(HOST_RIP, 0x6c16) X(HOST_S_CET, 0x6c18) X(HOST_SSP, 0x6c1a) \
     X(HOST_SSP_TABLE, 0x6c1c)
-/* clang-format on */
 
 enum {
 #define VMCS_ENUM(name, encoding) name = encoding,
@@ -121,4 +120,5 @@ enum { /* VM-instruction errors */
     ERR_VMPTRLD_ADDRESS = 9, ERR_VMPTRLD_VMXON = 10, ERR_VMPTRLD_REVISION = 11, ERR_FIELD = 12, ERR_READ_ONLY = 13,
     ERR_VMXON_ROOT = 15, ERR_MOVSS = 26, ERR_INVALIDATE = 28,
 };
+// clang-format on
 #endif

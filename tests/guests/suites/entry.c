@@ -111,11 +111,13 @@ static void g_nothing(void) {}
 
 static struct nest *base_new(enum base base)
 {
+    // clang-format off
     static const struct { enum nest_mode mode; void (*fn)(void); bool ept; } bases[] = {
         [PLAIN] = { NEST_SAME, g_nothing, false },   [WITH_EPT] = { NEST_SAME, g_nothing, true },
         [PAE] = { NEST_PAE32, code32_hello, false }, [PAE_EPT] = { NEST_PAE32, code32_hello, true },
         [REAL] = { NEST_REAL, real_hello, false },   [V86] = { NEST_PAE32, code32_hello, false },
     };
+    // clang-format on
     if (bases[base].ept && !nest_need(MSR_VMX_PROC2, PROC2_EPT, "EPT"))
         return NULL;
     struct nest *n = nest_new(bases[base].mode, bases[base].fn);

@@ -1,11 +1,11 @@
 /* SDM 3, "Checks on VMX Controls": VMfailValid(7). */
 #include "entry.h"
 
+// clang-format off
 #define INJECT(info) { ENTRY_INTR_INFO, SET, INTR_VALID | (info) }
 #define CONTROL(name, ...) { name, PLAIN, BAD_CONTROL, { __VA_ARGS__ }, 0, 0 }
 #define CONTROL_EPT(name, ...) { name, WITH_EPT, BAD_CONTROL, { __VA_ARGS__ }, 0, 0 }
 
-/* clang-format off */
 const struct entry_row entry_control_rows[] = {
     CONTROL("cr3-target-count", { CR3_TARGET_COUNT, SET, 513 }),
     CONTROL("cr3-target-count-5", { CR3_TARGET_COUNT, SET, 5 }),
@@ -86,4 +86,4 @@ const struct entry_row entry_control_rows[] = {
     { "inject-error-in-real-mode", REAL, BAD_CONTROL, { INJECT(INTR_HARD | INTR_ERROR | 13) }, 0, 0 },
     { NULL, 0, 0, { { 0, END, 0 } }, 0, 0 },
 };
-/* clang-format on */
+// clang-format on

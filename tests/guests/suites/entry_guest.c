@@ -4,12 +4,12 @@
  */
 #include "entry.h"
 
+// clang-format off
 #define GUEST_ROW(name, ...) { name, PLAIN, BAD_GUEST, { __VA_ARGS__ }, 0, 0 }
 #define GUEST64(name, ...) { name, PLAIN, BAD_GUEST, { __VA_ARGS__ }, ONLY64, 0 }
 #define GUEST_PAE(name, ...) { name, PAE, BAD_GUEST, { __VA_ARGS__ }, 0, 0 }
 #define INJECT(info) { ENTRY_INTR_INFO, SET, INTR_VALID | (info) }
 
-/* clang-format off */
 const struct entry_row entry_guest_rows[] = {
     GUEST_ROW("guest-cr0-ne", { GUEST_CR0, CLEAR, CR0_NE }),
     GUEST_ROW("guest-cr0-pe", { GUEST_CR0, CLEAR, CR0_PE }),
@@ -86,4 +86,4 @@ const struct entry_row entry_guest_rows[] = {
     { "link-pointer-beyond", PLAIN, BAD_GUEST, { { LINK_POINTER, SET, BEYOND } }, 0, 4 },
     { NULL, 0, 0, { { 0, END, 0 } }, 0, 0 },
 };
-/* clang-format on */
+// clang-format on

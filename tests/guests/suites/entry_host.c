@@ -4,12 +4,12 @@
  */
 #include "entry.h"
 
+// clang-format off
 #define HOST(name, ...) { name, PLAIN, BAD_HOST, { __VA_ARGS__ }, 0, 0 }
 #define HOST64(name, ...) { name, PLAIN, BAD_HOST, { __VA_ARGS__ }, ONLY64, 0 }
 #define HOST32(name, ...) { name, PLAIN, BAD_HOST, { __VA_ARGS__ }, ONLY32, 0 }
 #define OK(name, ...) { name, PLAIN, ENTERS, { __VA_ARGS__ }, 0, 0 }
 
-/* clang-format off */
 const struct entry_row entry_host_rows[] = {
     HOST("host-cr0-ne", { HOST_CR0, CLEAR, CR0_NE }),
     HOST("host-cr0-pe", { HOST_CR0, CLEAR, CR0_PE }),
@@ -95,4 +95,4 @@ const struct entry_row entry_accept_rows[] = {
     { "ok-host-null-segments", PLAIN, ENTERS, { { HOST_DS, SET, 0 }, { HOST_ES, SET, 0 }, { HOST_FS, SET, 0 }, { HOST_GS, SET, 0 } }, ONLY64, 0 },
     { NULL, 0, 0, { { 0, END, 0 } }, 0, 0 },
 };
-/* clang-format on */
+// clang-format on

@@ -1,6 +1,7 @@
 /* SDM 3, "Checks on Guest Segment Registers": exit reason 33, qualification 0. */
 #include "entry.h"
 
+// clang-format off
 #define SEGMENT(name, ...) { name, PLAIN, BAD_GUEST, { __VA_ARGS__ }, 0, 0 }
 #define SEGMENT64(name, ...) { name, PLAIN, BAD_GUEST, { __VA_ARGS__ }, ONLY64, 0 }
 #define IN_V86(name, ...) { name, V86, BAD_GUEST, { __VA_ARGS__ }, 0, 0 }
@@ -22,7 +23,6 @@
     IN_V86("v86-" seg "-limit", { GUEST_##SEG##_LIMIT, SET, 0xfffff }), \
     IN_V86("v86-" seg "-ar", { GUEST_##SEG##_AR, SET, 0x93 })
 
-/* clang-format off */
 const struct entry_row entry_segment_rows[] = {
     SEGMENT("tr-ti", { GUEST_TR, OR, 4 }),
     SEGMENT("ldtr-ti", { GUEST_LDTR, SET, 4 }, { GUEST_LDTR_AR, SET, 0x82 }),
@@ -88,4 +88,4 @@ const struct entry_row entry_segment_rows[] = {
     { "ok-cs-data-unrestricted", REAL, ENTERS, { TYPE(GUEST_CS_AR, 3) }, 0, 0 },
     { NULL, 0, 0, { { 0, END, 0 } }, 0, 0 },
 };
-/* clang-format on */
+// clang-format on

@@ -5,9 +5,12 @@
 #include "ept.h"
 
 volatile u64 touched;
-static volatile struct { enum touch_op op; ulong at; } order;
+static volatile struct {
+    enum touch_op op;
+    ulong at;
+} order;
 
-static void g_touch(void)
+void touch_guest(void)
 {
     if (order.op == READ)
         touched = *(volatile ulong *)order.at;
@@ -27,7 +30,7 @@ u64 *page_marked(u64 mark)
 
 struct nest *ept_guest(u64 leaf_size)
 {
-    struct nest *n = nest_need(MSR_VMX_PROC2, PROC2_EPT, "EPT") ? nest_new(NEST_SAME, g_touch) : NULL;
+    struct nest *n = nest_need(MSR_VMX_PROC2, PROC2_EPT, "EPT") ? nest_new(NEST_SAME, touch_guest) : NULL;
     if (n)
         nest_ept(n, ept_new(leaf_size));
     return n;
@@ -37,7 +40,7 @@ static void order_touch(struct nest *n, enum touch_op op, u64 at)
 {
     order.op = op;
     order.at = (ulong)at;
-    nest_restart(n, g_touch);
+    nest_restart(n, touch_guest);
 }
 
 bool touch(struct nest *n, enum touch_op op, u64 at)
@@ -91,18 +94,16 @@ void touch_misconfigured(struct nest *n, u64 at, const char *name)
         check_eq(name, vmget(GUEST_PHYSICAL), at);
 }
 
-static bool reads(struct nest *n, u64 at, u64 want)
+bool touch_reads(struct nest *n, u64 at, u64 want)
 {
     return touch(n, READ, at) && check_eq("value read", touched, want);
 }
 
-static void flush(struct nest *n) { check_outcome("INVEPT", ept_flush(n->ept), VMX_OK); }
-
 /* What was there was present, and may be cached though nobody touched it: INVEPT is due. SDM 3, "Guidelines for Use of the INVEPT Instruction". */
-static void map(struct nest *n, u64 at, const void *page, u64 permissions)
+void touch_map(struct nest *n, u64 at, const void *page, u64 permissions)
 {
     ept_set(n->ept, at, PAGE, phys(page) | permissions | EPT_WB);
-    flush(n);
+    nest_flush(n);
 }
 
 static void sizes(void)
@@ -111,7 +112,7 @@ static void sizes(void)
     for (u32 i = 0; i < COUNT(all); i++) {
         struct nest *n = ept_guest(all[i]);
         u64 *p = page_marked(0x1000 + i);
-        if (!n || !reads(n, phys(p), 0x1000 + i))
+        if (!n || !touch_reads(n, phys(p), 0x1000 + i))
             return;
         touched = 77;
         if (touch(n, WRITE, phys(p)))
@@ -127,9 +128,9 @@ static void remap(void)
     if (!n)
         return;
     for (u32 i = 0; i < 12; i++) {
-        map(n, SPOT, pages[i % 3], EPT_RWX);
-        flush(n);
-        if (!reads(n, SPOT, 0xaaaa + 0x1111 * (i % 3)))
+        touch_map(n, SPOT, pages[i % 3], EPT_RWX);
+        nest_flush(n);
+        if (!touch_reads(n, SPOT, 0xaaaa + 0x1111 * (i % 3)))
             return;
     }
     touched = 0x4444;
@@ -146,9 +147,9 @@ static void remap_global(void)
     if (!n)
         return;
     for (u32 i = 0; i < 4; i++) {
-        map(n, SPOT, pages[i % 2], EPT_RWX);
+        touch_map(n, SPOT, pages[i % 2], EPT_RWX);
         check_outcome("INVEPT global", invept(2, &d), VMX_OK);
-        if (!reads(n, SPOT, 0xaaaa + 0x1111 * (i % 2)))
+        if (!touch_reads(n, SPOT, 0xaaaa + 0x1111 * (i % 2)))
             return;
     }
 }
@@ -165,21 +166,21 @@ static void remap_large(u64 size, u32 capability)
     }
     u64 flags = EPT_RWX | EPT_WB | EPT_LARGE;
     ept_set(n->ept, spot, size, (phys(a) & ~(size - 1)) | flags);
-    flush(n);
-    reads(n, spot + offset_a, 0xa1a1);
+    nest_flush(n);
+    touch_reads(n, spot + offset_a, 0xa1a1);
     ept_set(n->ept, spot, size, (phys(b) & ~(size - 1)) | flags);
-    flush(n);
-    reads(n, spot + offset_b, 0xb1b1);
+    nest_flush(n);
+    touch_reads(n, spot + offset_b, 0xb1b1);
     ept_set(n->ept, spot, size, (phys(b) & ~(size - 1)) | EPT_R | EPT_WB | EPT_LARGE);
-    flush(n);
-    reads(n, spot + offset_b, 0xb1b1);
+    nest_flush(n);
+    touch_reads(n, spot + offset_b, 0xb1b1);
     touch_violates(n, WRITE, spot + offset_b, EPT_R);
-    map(n, spot + (offset_b & ~(u64)(PAGE - 1)), a, EPT_RWX); /* splits the large leaf */
-    flush(n);
-    reads(n, spot + (offset_b & ~(u64)(PAGE - 1)), 0xa1a1);
+    touch_map(n, spot + (offset_b & ~(u64)(PAGE - 1)), a, EPT_RWX); /* splits the large leaf */
+    nest_flush(n);
+    touch_reads(n, spot + (offset_b & ~(u64)(PAGE - 1)), 0xa1a1);
     touch(n, WRITE, spot + (offset_b & ~(u64)(PAGE - 1)));
     ept_set(n->ept, spot, size, 0);
-    flush(n);
+    nest_flush(n);
     touch_violates(n, READ, spot + offset_b, 0);
 }
 static void remap_2m(void) { remap_large(2 * MIB, CAP_2M); }
@@ -191,27 +192,27 @@ static void permission_loss(void)
     u64 *p = page_marked(0x5555);
     if (!n)
         return;
-    map(n, SPOT, p, EPT_RWX);
-    flush(n);
+    touch_map(n, SPOT, p, EPT_RWX);
+    nest_flush(n);
     touched = 0x5555;
     touch(n, WRITE, SPOT);
     touch(n, EXECUTE, SPOT);
-    map(n, SPOT, p, EPT_R | EPT_X);
-    flush(n);
+    touch_map(n, SPOT, p, EPT_R | EPT_X);
+    nest_flush(n);
     touch_violates(n, WRITE, SPOT, EPT_R | EPT_X);
-    reads(n, SPOT, 0x5555);
+    touch_reads(n, SPOT, 0x5555);
     touch(n, EXECUTE, SPOT);
-    map(n, SPOT, p, EPT_R | EPT_W);
-    flush(n);
+    touch_map(n, SPOT, p, EPT_R | EPT_W);
+    nest_flush(n);
     touch_violates(n, EXECUTE, SPOT, EPT_R | EPT_W);
     touch(n, WRITE, SPOT);
-    map(n, SPOT, p, EPT_R);
-    flush(n);
+    touch_map(n, SPOT, p, EPT_R);
+    nest_flush(n);
     touch_violates(n, WRITE, SPOT, EPT_R);
     touch_violates(n, EXECUTE, SPOT, EPT_R);
-    reads(n, SPOT, 0x5555);
-    map(n, SPOT, p, 0);
-    flush(n);
+    touch_reads(n, SPOT, 0x5555);
+    touch_map(n, SPOT, p, 0);
+    nest_flush(n);
     touch_violates(n, READ, SPOT, 0);
     check_eq("the page itself", p[0], 0x5555);
 }
@@ -223,10 +224,10 @@ static void unmap(void)
     if (!n)
         return;
     for (u32 i = 0; i < 4; i++) {
-        map(n, SPOT, p, EPT_RWX);
-        reads(n, SPOT, 0x6666); /* was not present, or was flushed: no INVEPT needed */
+        touch_map(n, SPOT, p, EPT_RWX);
+        touch_reads(n, SPOT, 0x6666); /* was not present, or was flushed: no INVEPT needed */
         *ept_entry(n->ept, SPOT, i & 1 ? 2 * MIB : PAGE) = 0;
-        flush(n);
+        nest_flush(n);
         touch_violates(n, READ, SPOT, 0);
         touch_violates(n, WRITE, SPOT, 0);
         touch_violates(n, EXECUTE, SPOT, 0);
@@ -236,20 +237,22 @@ static void unmap(void)
 /* After a violation, a permission added is enough: the violation has invalidated what was cached for the address. */
 static void upgrade_without_invept(void)
 {
+    // clang-format off
     static const struct { enum touch_op op; u32 before, after; } rows[] = {
         { READ, 0, EPT_R }, { WRITE, EPT_R, EPT_R | EPT_W }, { EXECUTE, EPT_R | EPT_W, EPT_RWX },
     };
+    // clang-format on
     struct nest *n = ept_guest(2 * MIB);
     u64 *p = page_marked(0x7777);
     if (!n)
         return;
-    map(n, SPOT, p, 0);
-    flush(n);
+    touch_map(n, SPOT, p, 0);
+    nest_flush(n);
     for (u32 i = 0; i < COUNT(rows); i++) {
         touched = 0x7777;
         if (!touch_violates(n, rows[i].op, SPOT, rows[i].before))
             return;
-        map(n, SPOT, p, rows[i].after);
+        touch_map(n, SPOT, p, rows[i].after);
         NEST_RUN(n, REASON_VMCALL); /* the same access, resumed */
     }
     check_eq("value at the end", p[0], 0x7777);
@@ -261,46 +264,49 @@ static void table_replaced(void) /* a table page, not a leaf, changes */
     u64 *a = page_marked(0xaaaa), *b = page_marked(0xbbbb), *other = page_alloc(1);
     if (!n)
         return;
-    map(n, SPOT, a, EPT_RWX);
-    map(n, SPOT + 5 * PAGE, b, EPT_RWX);
-    flush(n);
-    reads(n, SPOT, 0xaaaa);
-    reads(n, SPOT + 5 * PAGE, 0xbbbb);
+    touch_map(n, SPOT, a, EPT_RWX);
+    touch_map(n, SPOT + 5 * PAGE, b, EPT_RWX);
+    nest_flush(n);
+    touch_reads(n, SPOT, 0xaaaa);
+    touch_reads(n, SPOT + 5 * PAGE, 0xbbbb);
     u64 *directory_entry = ept_entry(n->ept, SPOT, 2 * MIB), first = *directory_entry;
     other[0] = phys(b) | EPT_RWX | EPT_WB;
     *directory_entry = phys(other) | EPT_RWX;
-    flush(n);
-    reads(n, SPOT, 0xbbbb);
+    nest_flush(n);
+    touch_reads(n, SPOT, 0xbbbb);
     touch_violates(n, READ, SPOT + 5 * PAGE, 0);
     *directory_entry = phys(other) | EPT_R; /* a table's permissions count, too */
-    flush(n);
-    reads(n, SPOT, 0xbbbb);
+    nest_flush(n);
+    touch_reads(n, SPOT, 0xbbbb);
     touch_violates(n, WRITE, SPOT, EPT_R);
     *directory_entry = first;
-    flush(n);
-    reads(n, SPOT, 0xaaaa);
-    reads(n, SPOT + 5 * PAGE, 0xbbbb);
+    nest_flush(n);
+    touch_reads(n, SPOT, 0xaaaa);
+    touch_reads(n, SPOT + 5 * PAGE, 0xbbbb);
 }
 
 /* A large leaf that was present becomes a table, without INVEPT: the old mapping may still be seen, but no mixture. */
 static void split_without_invept(void)
 {
-    for (u32 touched_before = 0; touched_before < 2; touched_before++) {
+    enum { AS_BUILT, UNTOUCHED, TOUCHED };
+    for (u32 way = AS_BUILT; way <= TOUCHED; way++) {
         struct nest *n = ept_guest(2 * MIB);
-        u64 *p = page_marked(0x9999);
-        u64 from = 32 * (u64)MIB;
+        u64 *p = page_marked(0x9999), from = 32 * (u64)MIB, old = way == AS_BUILT ? (ulong)~0ul : 0x8888;
         if (!n)
             return;
         *(u64 *)(ulong)from = 0x8888;
-        ept_set(n->ept, SPOT, 2 * MIB, from | EPT_RWX | EPT_WB | EPT_LARGE);
-        flush(n);
-        if (touched_before)
-            reads(n, SPOT, 0x8888);
-        map(n, SPOT, p, EPT_RWX);
+        if (way != AS_BUILT) { /* else SPOT shows itself, where the machine has nothing */
+            ept_set(n->ept, SPOT, 2 * MIB, from | EPT_RWX | EPT_WB | EPT_LARGE);
+            nest_flush(n);
+        }
+        if (way == TOUCHED)
+            touch_reads(n, SPOT, 0x8888);
+        touch_map(n, SPOT, p, EPT_RWX);
         touch(n, READ, SPOT);
-        check(touched == 0x8888 || touched == 0x9999, "read %llx, neither the old page's nor the new one's", touched);
-        flush(n);
-        reads(n, SPOT, 0x9999);
+        check(touched == old || touched == 0x9999, "way %u: read %llx, neither the old page's nor the new one's", way,
+              touched);
+        nest_flush(n);
+        touch_reads(n, SPOT, 0x9999);
     }
 }
 
@@ -311,19 +317,19 @@ static void two_roots(void) /* EPTP changes in the VMCS need no INVEPT */
     if (!n)
         return;
     struct ept *first = n->ept, *second = ept_new(2 * MIB);
-    map(n, SPOT, a, EPT_RWX);
+    touch_map(n, SPOT, a, EPT_RWX);
     n->ept = second;
-    map(n, SPOT, b, EPT_RWX);
+    touch_map(n, SPOT, b, EPT_RWX);
     for (u32 i = 0; i < 6; i++) {
         n->ept = i & 1 ? second : first;
         vmset(EPTP, n->ept->eptp);
-        reads(n, SPOT, i & 1 ? 0xbbbb : 0xaaaa);
+        touch_reads(n, SPOT, i & 1 ? 0xbbbb : 0xaaaa);
     }
     ept_set(first, SPOT, PAGE, 0);
     n->ept = second;
     vmset(EPTP, second->eptp);
     check_outcome("INVEPT of the other root", ept_flush(first), VMX_OK);
-    reads(n, SPOT, 0xbbbb);
+    touch_reads(n, SPOT, 0xbbbb);
     vmset(EPTP, first->eptp);
     touch_violates(n, READ, SPOT, 0);
 }
@@ -341,7 +347,7 @@ static void many_roots(void) /* more EPT pointers than anybody keeps */
     }
     for (u32 i = 0; i < 2 * ROOTS; i++) {
         vmset(EPTP, ept[i * 7 % ROOTS]->eptp);
-        if (!reads(n, SPOT, i * 7 % ROOTS))
+        if (!touch_reads(n, SPOT, i * 7 % ROOTS))
             return;
     }
 }
@@ -352,13 +358,13 @@ static void root_reused(void) /* the same table page as root of something new, a
     u64 *a = page_marked(0xaaaa), *b = page_marked(0xbbbb);
     if (!n)
         return;
-    map(n, SPOT, a, EPT_RWX);
-    reads(n, SPOT, 0xaaaa);
+    touch_map(n, SPOT, a, EPT_RWX);
+    touch_reads(n, SPOT, 0xaaaa);
     struct ept *fresh = ept_new(2 * MIB);
     ept_set(fresh, SPOT, PAGE, phys(b) | EPT_RWX | EPT_WB);
     memcpy(n->ept->root, fresh->root, PAGE);
-    flush(n);
-    reads(n, SPOT, 0xbbbb);
+    nest_flush(n);
+    touch_reads(n, SPOT, 0xbbbb);
 }
 
 /* Many 4 KiB pages, each second one taken away, then every mapping shifted by one. */
@@ -371,23 +377,23 @@ static void many_pages(void)
         return;
     for (u32 i = 0; i < PAGES; i++) {
         pages[i] = page_marked(i);
-        map(n, SPOT + i * PAGE, pages[i], EPT_RWX);
+        touch_map(n, SPOT + i * PAGE, pages[i], EPT_RWX);
     }
-    flush(n);
+    nest_flush(n);
     for (u32 i = 0; i < PAGES; i++)
-        if (!reads(n, SPOT + i * PAGE, i))
+        if (!touch_reads(n, SPOT + i * PAGE, i))
             return;
     for (u32 i = 0; i < PAGES; i += 2)
         ept_set(n->ept, SPOT + i * PAGE, PAGE, 0);
-    flush(n);
+    nest_flush(n);
     for (u32 i = 0; i < PAGES; i++)
-        if (!(i & 1 ? reads(n, SPOT + i * PAGE, i) : touch_violates(n, READ, SPOT + i * PAGE, 0)))
+        if (!(i & 1 ? touch_reads(n, SPOT + i * PAGE, i) : touch_violates(n, READ, SPOT + i * PAGE, 0)))
             return;
     for (u32 i = 0; i < PAGES; i++)
-        map(n, SPOT + i * PAGE, pages[(i + 1) % PAGES], EPT_R);
-    flush(n);
+        touch_map(n, SPOT + i * PAGE, pages[(i + 1) % PAGES], EPT_R);
+    nest_flush(n);
     for (u32 i = 0; i < PAGES; i++)
-        if (!reads(n, SPOT + i * PAGE, (i + 1) % PAGES) || !touch_violates(n, WRITE, SPOT + i * PAGE, EPT_R))
+        if (!touch_reads(n, SPOT + i * PAGE, (i + 1) % PAGES) || !touch_violates(n, WRITE, SPOT + i * PAGE, EPT_R))
             return;
 }
 
@@ -402,87 +408,24 @@ static void neighbours(void)
         ept_set(n->ept, SPOT + i * PAGE, PAGE, (from + i * PAGE) | EPT_RWX | EPT_WB);
         *(u64 *)(ulong)(from + i * PAGE) = 0x100000 + i;
     }
-    flush(n);
-    flush(n);
+    nest_flush(n);
+    nest_flush(n);
     for (u32 i = 0; i < 512; i += 73)
-        reads(n, SPOT + i * PAGE, 0x100000 + i);
-    map(n, SPOT + 100 * PAGE, odd, EPT_RWX);
-    flush(n);
-    reads(n, SPOT + 99 * PAGE, 0x100000 + 99);
-    reads(n, SPOT + 100 * PAGE, 0x0dd);
-    reads(n, SPOT + 101 * PAGE, 0x100000 + 101);
+        touch_reads(n, SPOT + i * PAGE, 0x100000 + i);
+    touch_map(n, SPOT + 100 * PAGE, odd, EPT_RWX);
+    nest_flush(n);
+    touch_reads(n, SPOT + 99 * PAGE, 0x100000 + 99);
+    touch_reads(n, SPOT + 100 * PAGE, 0x0dd);
+    touch_reads(n, SPOT + 101 * PAGE, 0x100000 + 101);
     ept_set(n->ept, SPOT + 100 * PAGE, PAGE, (from + 100 * PAGE) | EPT_R | EPT_WB);
-    flush(n);
+    nest_flush(n);
     touch_violates(n, WRITE, SPOT + 100 * PAGE, EPT_R);
-    reads(n, SPOT + 100 * PAGE, 0x100000 + 100);
+    touch_reads(n, SPOT + 100 * PAGE, 0x100000 + 100);
     touch(n, WRITE, SPOT + 101 * PAGE);
     ept_set(n->ept, SPOT + 511 * PAGE, PAGE, 0);
-    flush(n);
+    nest_flush(n);
     touch_violates(n, READ, SPOT + 511 * PAGE, 0);
-    reads(n, SPOT + 510 * PAGE, 0x100000 + 510);
-}
-
-/* ---- on two CPUs ---- */
-static struct { struct ept *ept; struct nest *nest; bool flush, ok, violation; u64 want; } there;
-
-static void there_start(void *arg)
-{
-    (void)arg;
-    vmx_enter_operation();
-    there.nest = nest_new(NEST_SAME, g_touch);
-    if (there.nest)
-        nest_ept(there.nest, there.ept);
-}
-
-static void there_touch(void *arg)
-{
-    (void)arg;
-    if (there.flush)
-        check_outcome("INVEPT there", ept_flush(there.ept), VMX_OK);
-    there.ok = there.violation ? touch_violates(there.nest, READ, SPOT, 0) : reads(there.nest, SPOT, there.want);
-}
-
-static void there_stop(void *arg)
-{
-    (void)arg;
-    vmx_leave_operation();
-}
-
-static bool do_there(void (*fn)(void *))
-{
-    cpu_call(1, fn, NULL);
-    return check(cpu_wait(1, 2000), "the other CPU did not finish");
-}
-
-static void other_cpu(void)
-{
-    if (cpu_count < 2) {
-        test_skip("one CPU");
-        return;
-    }
-    struct nest *n = ept_guest(2 * MIB);
-    u64 *pages[] = { page_marked(0xaaaa), page_marked(0xbbbb) };
-    if (!n)
-        return;
-    there.ept = n->ept;
-    map(n, SPOT, pages[0], EPT_RWX);
-    if (!do_there(there_start) || !there.nest)
-        return;
-    there.flush = true;
-    for (u32 i = 0; i < 9; i++) {
-        bool gone = i % 3 == 2;
-        ept_set(n->ept, SPOT, PAGE, gone ? 0 : phys(pages[i & 1]) | EPT_RWX | EPT_WB);
-        there.violation = gone;
-        there.want = i & 1 ? 0xbbbb : 0xaaaa;
-        flush(n);
-        if (!do_there(there_touch))
-            return;
-        if (gone)
-            touch_violates(n, READ, SPOT, 0);
-        else
-            reads(n, SPOT, there.want);
-    }
-    do_there(there_stop);
+    touch_reads(n, SPOT + 510 * PAGE, 0x100000 + 510);
 }
 
 static const struct test change_tests[] = {
@@ -501,13 +444,13 @@ static const struct test change_tests[] = {
     { "root-reused", root_reused },
     { "many-pages", many_pages },
     { "neighbours", neighbours },
-    { "other-cpu", other_cpu },
     { NULL, NULL },
 };
+// clang-format on
 
 static void run(void)
 {
-    static const struct test *const lists[] = { change_tests, ept_violation_tests, ept_mode_tests };
+    static const struct test *const lists[] = { change_tests, ept_smp_tests, ept_violation_tests, ept_mode_tests };
     for (u32 i = 0; i < COUNT(lists); i++)
         for (const struct test *t = lists[i]; t->name; t++)
             test_run(t->name, t->run, true);

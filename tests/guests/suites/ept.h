@@ -3,7 +3,7 @@
 #define GUESTS_EPT_SUITE_H
 #include "suites.h"
 
-extern const struct test ept_violation_tests[], ept_mode_tests[];
+extern const struct test ept_smp_tests[], ept_violation_tests[], ept_mode_tests[];
 
 enum touch_op { READ, WRITE, EXECUTE };
 /* A guest-physical (and, the guest's paging being 1:1, linear) address that is no RAM; EPT puts what it likes there. */
@@ -15,6 +15,9 @@ struct nest *ept_guest(u64 leaf_size); /* NULL after test_skip */
 bool touch(struct nest *n, enum touch_op op, u64 at);
 /* One access that must exit as EPT violation, with these access and permission bits (5:0) in the qualification. */
 bool touch_violates(struct nest *n, enum touch_op op, u64 at, u32 permissions);
+bool touch_reads(struct nest *n, u64 at, u64 want); /* a read that goes through and gives `want` */
+void touch_map(struct nest *n, u64 at, const void *page, u64 permissions); /* 4 KiB at `at`, write-back */
+void touch_guest(void);                                                    /* the nested guest's code */
 bool touch_exits(struct nest *n, enum touch_op op, u64 at, u32 reason);
 void touch_crosses(struct nest *n, u64 at);                /* a write whose second half's page is missing */
 void touch_walk(struct nest *n, u64 linear, u64 physical); /* a read whose page-table entry's page is missing */

@@ -5,10 +5,19 @@
 #include "ept.h"
 #include "nest_code.h"
 
-enum { ATA = 0x1f0, ATA_COUNT = ATA + 2, ATA_LBA0 = ATA + 3, ATA_LBA1, ATA_LBA2, ATA_DRIVE, ATA_COMMAND,
-       ATA_READ_SECTORS = 0x20, ATA_BUSY = 0x80, ATA_DATA_READY = 8, SECTOR = 512 };
-
-static void flush(struct nest *n) { check_outcome("INVEPT", ept_flush(n->ept), VMX_OK); }
+enum {
+    ATA = 0x1f0,
+    ATA_COUNT = ATA + 2,
+    ATA_LBA0 = ATA + 3,
+    ATA_LBA1,
+    ATA_LBA2,
+    ATA_DRIVE,
+    ATA_COMMAND,
+    ATA_READ_SECTORS = 0x20,
+    ATA_BUSY = 0x80,
+    ATA_DATA_READY = 8,
+    SECTOR = 512
+};
 
 /* Asks the first disk for its first sector (PIO); true when the data waits in the port. */
 static bool sector_request(void)
@@ -51,7 +60,7 @@ static void rep_ins(u32 offset)
     check_eq("boot signature of the sector", want[510] | want[511] << 8, 0xaa55);
     ept_set(n->ept, SPOT, PAGE, 0);
     ept_set(n->ept, SPOT + PAGE, PAGE, 0);
-    flush(n);
+    nest_flush(n);
     if (!sector_request())
         return;
     string_to = (ulong)SPOT + offset;
@@ -85,7 +94,7 @@ static void rep_outs(void)
     if (!n)
         return;
     ept_set(n->ept, SPOT, PAGE, 0);
-    flush(n);
+    nest_flush(n);
     string_to = (ulong)SPOT + 0x20;
     nest_restart(n, g_rep_outs);
     NEST_RUN(n, REASON_EPT_VIOLATION);
@@ -109,7 +118,7 @@ static void pae_missing(enum nest_mode mode, void (*fn)(void))
     for (u32 i = 0; i < 4; i++)
         tables[i] = phys(tables + 512 * (i + 1)) | 1;
     ept_set(n->ept, SPOT, PAGE, 0);
-    flush(n);
+    nest_flush(n);
     n->regs.si = (ulong)SPOT;
     n->regs.di = (ulong)phys(data);
     vmset(EXCEPTION_BITMAP, BIT(VEC_GP)); /* what a wrong hypervisor raises instead */
@@ -137,7 +146,7 @@ static void device(void)
     if (!n)
         return;
     ept_set(n->ept, SPOT, PAGE, 0xfee00000 | EPT_R);
-    flush(n);
+    nest_flush(n);
     nest_restart(n, g_read32);
     NEST_RUN(n, REASON_VMCALL);
     check_eq("APIC ID register", (u32)touched >> 24, this_cpu()->apic_id);
@@ -216,12 +225,13 @@ static void vpid_ept(void) /* INVEPT alone covers mappings made under a VPID */
     for (u32 i = 0; i < 8; i++) {
         vmset(VPID, 1 + i / 2 % 2);
         ept_set(n->ept, SPOT, PAGE, phys(pages[i & 1]) | EPT_RWX | EPT_WB);
-        flush(n);
+        nest_flush(n);
         touch(n, READ, SPOT);
         check_eq("value read", touched, i & 1 ? 0xbbbb : 0xaaaa);
     }
 }
 
+// clang-format off
 const struct test ept_mode_tests[] = {
     { "rep-ins", rep_ins_page },
     { "rep-ins-crossing", rep_ins_crossing },
@@ -234,3 +244,4 @@ const struct test ept_mode_tests[] = {
     { "vpid-ept", vpid_ept },
     { NULL, NULL },
 };
+// clang-format on

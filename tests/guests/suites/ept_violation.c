@@ -3,8 +3,6 @@
  */
 #include "ept.h"
 
-static void flush(struct nest *n) { check_outcome("INVEPT", ept_flush(n->ept), VMX_OK); }
-
 /* Every legal combination of permissions against every access. */
 static void permissions(void)
 {
@@ -15,7 +13,7 @@ static void permissions(void)
         if ((have & 3) == EPT_W || (have == EPT_X && !ept_has(CAP_EXECUTE_ONLY)))
             continue;
         ept_set(n->ept, SPOT, PAGE, phys(p) | have | EPT_WB);
-        flush(n);
+        nest_flush(n);
         for (enum touch_op op = READ; op <= EXECUTE; op++) {
             touched = 0x1234;
             if (!(have & bit[op] ? touch(n, op, SPOT) : touch_violates(n, op, SPOT, have))) {
@@ -34,7 +32,7 @@ static void addresses(void) /* bits 11:0 of both addresses, and a write that cro
         return;
     ept_set(n->ept, SPOT, PAGE, phys(p) | EPT_RWX | EPT_WB);
     ept_set(n->ept, SPOT + PAGE, PAGE, 0);
-    flush(n);
+    nest_flush(n);
     touch_violates(n, READ, SPOT + PAGE + 0x7f8, 0);
     touch_violates(n, WRITE, SPOT + PAGE + 0xff8, 0);
     touched = ~0ull;
@@ -55,7 +53,7 @@ static void walk(void)
     touch(n, READ, hole_va);
     check_eq("value read", touched, 0x4321);
     ept_set(n->ept, table, PAGE, 0);
-    flush(n);
+    nest_flush(n);
     touch_walk(n, hole_va, table);
     ept_set(n->ept, table, PAGE, table | EPT_RWX | EPT_WB);
     NEST_RUN(n, REASON_VMCALL);
@@ -67,6 +65,7 @@ static void walk(void)
 static void misconfigurations(void)
 {
     enum { LEAF2M = EPT_RWX | EPT_WB | EPT_LARGE };
+    // clang-format off
     static const struct { const char *name; u64 size, value; bool beyond; } rows[] = {
         { "4K: W without R", PAGE, EPT_W | EPT_WB, false },
         { "4K: WX without R", PAGE, EPT_W | EPT_X | EPT_WB, false },
@@ -87,6 +86,7 @@ static void misconfigurations(void)
         { "1G: address bit 13", GIB, LEAF2M | 1 << 13, false },
         { "pointer entry: bit 5", GIB, EPT_RWX | 1 << 5, false },
     };
+    // clang-format on
     for (u32 i = 0; i < COUNT(rows); i++) {
         page_reset();
         vmcs_reset();
@@ -94,9 +94,9 @@ static void misconfigurations(void)
         struct nest *n = ept_guest(2 * MIB);
         if (!n)
             return;
-        *ept_entry(n->ept, SPOT, rows[i].size) =
-            (rows[i].value & EPT_LARGE ? 0 : phys(p)) | rows[i].value | (rows[i].beyond ? BIT(maxphyaddr()) : 0);
-        flush(n);
+        *ept_entry(n->ept, SPOT, rows[i].size) = (rows[i].value & EPT_LARGE ? 0 : phys(p)) | rows[i].value |
+                                                 (rows[i].beyond ? BIT(maxphyaddr()) : 0);
+        nest_flush(n);
         touch_misconfigured(n, SPOT, rows[i].name);
     }
 }
@@ -107,7 +107,7 @@ static void misconfigured_bit12(void) /* bit 12 of a large leaf is reserved like
     if (!n)
         return;
     *ept_entry(n->ept, SPOT, 2 * MIB) = EPT_RWX | EPT_WB | EPT_LARGE | 1 << 12;
-    flush(n);
+    nest_flush(n);
     touch_misconfigured(n, SPOT, "2M: address bit 12");
 }
 
@@ -118,13 +118,13 @@ static void misconfigured_root(void) /* takes everything away: the first fetch a
         return;
     u64 keep = n->ept->root[0];
     n->ept->root[0] = keep | EPT_LARGE;
-    flush(n);
+    nest_flush(n);
     NEST_RUN(n, REASON_EPT_MISCONFIG);
     n->ept->root[0] = 0;
-    flush(n);
+    nest_flush(n);
     NEST_RUN(n, REASON_EPT_VIOLATION);
     n->ept->root[0] = keep;
-    flush(n);
+    nest_flush(n);
     touch(n, READ, phys(page_marked(1)));
 }
 
@@ -135,11 +135,11 @@ static void ignored_bits(void) /* bits that software may use; a not-present entr
     if (!n)
         return;
     ept_set(n->ept, SPOT, PAGE, phys(p) | EPT_RWX | EPT_WB | 0xf80ull | BIT(52) | BIT(61));
-    flush(n);
+    nest_flush(n);
     touch(n, READ, SPOT);
     check_eq("value read", touched, 0x2222);
     ept_set(n->ept, SPOT, PAGE, 0xfffffffffffffff8ull);
-    flush(n);
+    nest_flush(n);
     touch_violates(n, READ, SPOT, 0);
 }
 
@@ -156,13 +156,13 @@ static void accessed_dirty(void)
     u64 *entry = ept_entry(n->ept, SPOT, PAGE), clean = phys(p) | EPT_RWX | EPT_WB;
     for (u32 i = 0; i < 2; i++) {
         *entry = clean;
-        flush(n);
+        nest_flush(n);
         touch(n, READ, SPOT);
         check_eq("entry after a read", *entry, clean | EPT_A);
         touch(n, WRITE, SPOT);
         check_eq("entry after a write", *entry, clean | EPT_A | EPT_D);
         *entry = clean;
-        flush(n);
+        nest_flush(n);
         touch(n, WRITE, SPOT);
         check_eq("entry after a first write", *entry, clean | EPT_A | EPT_D);
     }
@@ -177,7 +177,7 @@ static void no_accessed_dirty(void) /* switched off, the bits are ignored and st
         return;
     u64 *entry = ept_entry(n->ept, SPOT, PAGE), clean = phys(p) | EPT_RWX | EPT_WB;
     *entry = clean;
-    flush(n);
+    nest_flush(n);
     touch(n, WRITE, SPOT);
     check_eq("entry after a write", *entry, clean);
 }
@@ -234,7 +234,7 @@ static void pml(u32 low_bits, bool to_the_end)
     nest_control(PROC2_CONTROLS, PROC2_PML, 0);
     for (u32 i = 0; i < 4; i++)
         ept_set(n->ept, SPOT + i * PAGE, PAGE, phys(p) | EPT_RWX | EPT_WB);
-    flush(n);
+    nest_flush(n);
     for (u32 i = 0; i < 8; i++)
         touch(n, WRITE, SPOT + i % 4 * PAGE + 8 * i);
     u32 found = 0;
@@ -245,12 +245,13 @@ static void pml(u32 low_bits, bool to_the_end)
         return;
     vmset(PML_INDEX, 0xffff);
     ept_set(n->ept, SPOT, PAGE, phys(p) | EPT_RWX | EPT_WB);
-    flush(n);
+    nest_flush(n);
     touch_exits(n, WRITE, SPOT, REASON_PML_FULL);
 }
 static void pml_log(void) { pml(0, true); }
 static void pml_aligned(void) { pml(PAGE - 1, false); }
 
+// clang-format off
 const struct test ept_violation_tests[] = {
     { "permissions", permissions },
     { "addresses", addresses },
@@ -266,3 +267,4 @@ const struct test ept_violation_tests[] = {
     { "pml-aligned", pml_aligned },
     { NULL, NULL },
 };
+// clang-format on

@@ -13,6 +13,7 @@ void exit_insn_run(void);
 #define GUEST_CLOBBERS "eax", "ebx", "ecx", "edx", "esi", "edi", "memory", "cc"
 #endif
 /* A nested guest in one line of assembly. */
-#define GUEST(name, text) static void name(void) { asm volatile(text : : : GUEST_CLOBBERS); }
+#define GUEST(name, text)                                                                                              \
+    static void name(void) { asm volatile(text : : : GUEST_CLOBBERS); }
 
 #endif

@@ -4,7 +4,11 @@
  */
 #include "exits.h"
 
-static struct { u64 in, out; u32 index; u16 port; } arg; /* what the nested guest below works on */
+static struct {
+    u64 in, out;
+    u32 index;
+    u16 port;
+} arg; /* what the nested guest below works on */
 
 static void msr_read(void) { arg.out = rdmsr(arg.index); }
 static void msr_write(void) { wrmsr(arg.index, arg.in); }
@@ -12,11 +16,13 @@ static void msr_write(void) { wrmsr(arg.index, arg.in); }
 /* SDM 3, "MSR-Bitmap Address": read low, read high, write low, write high, 1 KiB each. */
 static void msr_bitmap(void)
 {
+    // clang-format off
     static const struct { u32 msr, write, byte, bit; } rows[] = {
         { 0x174, 0, 0x174 / 8, 0x174 % 8 },           { 0x174, 1, 2048 + 0x174 / 8, 0x174 % 8 },
         { MSR_STAR, 0, 1024 + 0x81 / 8, 0x81 % 8 },   { MSR_STAR, 1, 3072 + 0x81 / 8, 0x81 % 8 },
         { MSR_PAT, 0, 0x277 / 8, 0x277 % 8 },         { MSR_KERNEL_GS_BASE, 1, 3072 + 0x102 / 8, 0x102 % 8 },
     };
+    // clang-format on
     struct nest *n = nest_need(proc_msr(), PROC_MSR_BITMAPS, "MSR bitmaps") ? nest_new(NEST_SAME, msr_read) : NULL;
     if (!n)
         return;
@@ -46,7 +52,12 @@ static void msr_bitmap(void)
 }
 
 static void port_in8(void) { arg.out = inb(arg.port); }
-static void port_in32(void) { u32 v; asm volatile("inl %1,%0" : "=a"(v) : "d"(arg.port)); arg.out = v; }
+static void port_in32(void)
+{
+    u32 v;
+    asm volatile("inl %1,%0" : "=a"(v) : "d"(arg.port));
+    arg.out = v;
+}
 
 static void io_bitmap(void)
 {
@@ -54,12 +65,14 @@ static void io_bitmap(void)
     if (!n)
         return;
     u8 *a = page_alloc(1), *b = page_alloc(1);
+    // clang-format off
     static const struct { u16 port, marked; void (*guest)(void); bool exits; } rows[] = {
         { 0x80, 0x80, port_in8, true },    { 0x80, 0x81, port_in8, false },     { 0x81, 0x80, port_in8, false },
         { 0x80, 0x83, port_in32, true },   { 0x80, 0x84, port_in32, false },    { 0x84, 0x83, port_in32, false },
         { 0x7fff, 0x7fff, port_in8, true }, { 0x8000, 0x8000, port_in8, true }, { 0x8000, 0x0000, port_in8, false },
         { 0x7ffe, 0x8001, port_in32, true }, { 0xffff, 0xffff, port_in8, true }, { 0xfffe, 0x1234, port_in32, true },
     };
+    // clang-format on
     vmset(IO_BITMAP_A, phys(a));
     vmset(IO_BITMAP_B, phys(b));
     nest_control(PROC_CONTROLS, PROC_IO_BITMAPS | PROC_IO, 0); /* bitmaps win over unconditional exiting */
@@ -87,7 +100,12 @@ static void cr0_in_out(void)
 }
 static void cr0_lmsw(void) { asm volatile("lmsw %w0" : : "r"((u32)arg.in)); }
 static void cr0_clts(void) { asm volatile("clts"); }
-static void cr0_smsw(void) { ulong v; asm volatile("smsw %0" : "=r"(v)); arg.out = v; }
+static void cr0_smsw(void)
+{
+    ulong v;
+    asm volatile("smsw %0" : "=r"(v));
+    arg.out = v;
+}
 
 /* SDM 3, "Guest/Host Masks and Read Shadows for CR0 and CR4": reads give the shadow's masked bits; a write exits when
  * a masked bit differs from the shadow. */
@@ -191,11 +209,13 @@ static void g_pf_write(void) { *(volatile u8 *)(hole_va + 8) = 0; }
 
 static void exceptions(void)
 {
+    // clang-format off
     static const struct { const char *name; void (*guest)(void); u32 vector, type, error, length; bool has_error; } rows[] = {
         { "#UD", g_ud, VEC_UD, INTR_HARD, 0, 0, false },      { "#DE", g_de, VEC_DE, INTR_HARD, 0, 0, false },
         { "#BP", g_bp, VEC_BP, INTR_SOFT, 0, 1, false },      { "INT1", g_db, VEC_DB, INTR_PRIV, 0, 1, false },
         { "#GP", g_gp, VEC_GP, INTR_HARD, 0x1234, 0, true },  { "#PF", g_pf_read, VEC_PF, INTR_HARD, 0, 0, true },
     };
+    // clang-format on
     struct nest *n = nest_new(NEST_SAME, g_ud);
     if (!n)
         return;
@@ -224,11 +244,13 @@ static void exceptions(void)
 /* SDM 3, "Exception Bitmap": a #PF exits if bit 14 = (error & mask == match). */
 static void pf_mask(void)
 {
+    // clang-format off
     static const struct { u32 bit14, mask, match; bool write, exits; } rows[] = {
         { 1, 0, 0, false, true },  { 1, 0, 1, false, false }, { 0, 0, 1, false, true },  { 0, 0, 0, true, false },
         { 1, 2, 2, true, true },   { 1, 2, 2, false, false }, { 0, 2, 2, true, false },  { 0, 2, 2, false, true },
         { 1, 2, 0, false, true },  { 1, 2, 0, true, false },  { 1, 0x1f, 2, true, true }, { 1, 0x1f, 3, true, false },
     };
+    // clang-format on
     struct nest *n = nest_new(NEST_SAME, g_pf_read);
     if (!n)
         return;
@@ -262,8 +284,8 @@ static void tsc_offset(void)
             u64 before = rdtsc();
             NEST_RUN(n, REASON_VMCALL);
             u64 after = rdtsc(), seen = arg.out - offset;
-            check(seen - before < after - before, "TSC in the nested guest: %llx - %llx outside %llx..%llx", arg.out, offset,
-                  before, after);
+            check(seen - before < after - before, "TSC in the nested guest: %llx - %llx outside %llx..%llx", arg.out,
+                  offset, before, after);
         }
     }
     nest_control(PROC_CONTROLS, 0, PROC_TSC_OFFSET);
@@ -288,8 +310,10 @@ static void tsc_scaling(void)
     check(seen - before + 2 < rdtsc() - before, "scaled TSC %llx, before %llx", arg.out, before);
 }
 
+// clang-format off
 const struct test exit_control_tests[] = {
     { "msr-bitmap", msr_bitmap }, { "io-bitmap", io_bitmap },   { "cr0-mask", cr0_mask },     { "cr4-mask", cr4_mask },
     { "cr4-fixed", cr4_fixed },   { "cr3-targets", cr3_targets }, { "exceptions", exceptions }, { "pf-mask", pf_mask },
     { "tsc-offset", tsc_offset }, { "tsc-scaling", tsc_scaling }, { NULL, NULL },
 };
+// clang-format on

@@ -177,12 +177,14 @@ static void vectoring_injected(void)
 
 static void vectoring_raised(void)
 {
+    // clang-format off
     static const struct { struct event e; void (*guest)(void); } rows[] = {
         { { "#UD", INTR_HARD | VEC_UD, 0, 0 }, g_ud },
         { { "INT 30h", INTR_SOFT_INT | 0x30, 0, 2 }, g_int30 },
         { { "INT3", INTR_SOFT | VEC_BP, 0, 1 }, g_int3 },
         { { "#GP", INTR_HARD | INTR_ERROR | VEC_GP, 0x1234, 0 }, g_gp },
     };
+    // clang-format on
     u64 page;
     struct nest *n = with_stack_out(&page);
     for (u32 i = 0; n && i < COUNT(rows); i++) {
@@ -227,12 +229,14 @@ static void vectoring_fault(void)
     vmset(GUEST_RSP, hole_va + 0x800);
     vmset(ENTRY_INTR_INFO, INTR_VALID | INTR_HARD | VEC_UD);
     NEST_RUN(n, REASON_EXCEPTION);
-    check_masked("interruption information", vmget(EXIT_INTR_INFO), INTR_VALID | INTR_HARD | INTR_ERROR | VEC_PF, 0x80000fff);
+    check_masked("interruption information", vmget(EXIT_INTR_INFO), INTR_VALID | INTR_HARD | INTR_ERROR | VEC_PF,
+                 0x80000fff);
     check_masked("IDT-vectoring information", vmget(IDT_VECTORING_INFO), INTR_VALID | INTR_HARD | VEC_UD, 0x80000fff);
     vmset(EXCEPTION_BITMAP, BIT(VEC_DF));
     vmset(ENTRY_INTR_INFO, INTR_VALID | INTR_HARD | VEC_UD);
     NEST_RUN(n, REASON_EXCEPTION);
-    check_masked("interruption information", vmget(EXIT_INTR_INFO), INTR_VALID | INTR_HARD | INTR_ERROR | VEC_DF, 0x80000fff);
+    check_masked("interruption information", vmget(EXIT_INTR_INFO), INTR_VALID | INTR_HARD | INTR_ERROR | VEC_DF,
+                 0x80000fff);
     check_eq("#DF is no exit during delivery", vmget(IDT_VECTORING_INFO) & INTR_VALID, 0);
     vmset(EXCEPTION_BITMAP, 0);
     vmset(ENTRY_INTR_INFO, INTR_VALID | INTR_HARD | VEC_UD);
@@ -258,6 +262,7 @@ static void interrupt_ack_then_inject(void) /* the whole way of a hypervisor tha
     NEST_RUN(n, REASON_VMCALL);
 }
 
+// clang-format off
 const struct test exit_inject_tests[] = {
     { "injection", injection },
     { "injection-ignores-bitmap", injection_ignores_bitmap },
@@ -269,3 +274,4 @@ const struct test exit_inject_tests[] = {
     { "interrupt-ack-then-inject", interrupt_ack_then_inject },
     { NULL, NULL },
 };
+// clang-format on

@@ -10,6 +10,7 @@ u64 exits_memory[4]; /* operands of the assembly below */
 struct table_ptr exits_gdtr, exits_idtr;
 
 #define MEM "exits_memory"
+// clang-format off
 GUEST(g_cpuid, "xor %%eax,%%eax\nxor %%ecx,%%ecx\ncpuid")
 GUEST(g_invd, "invd")
 GUEST(g_wbinvd, "wbinvd")
@@ -61,17 +62,19 @@ GUEST(g_invpcid, "mov $2,%%eax\ninvpcid " MEM ",%%" REG_AX)
 GUEST(g_cr8_write, "xor %%eax,%%eax\nmov %%rax,%%cr8")
 GUEST(g_cr8_read, "mov %%cr8,%%rdx")
 #endif
+// clang-format on
 
 enum flags {
-    ALWAYS = 1,    /* exits whatever the controls say */
+    ALWAYS = 1,         /* exits whatever the controls say */
     NO_CONTROL_RUN = 2, /* not tried without its control: it would sleep or fault */
-    BY_ZERO = 4,   /* exits when the control is 0 (use MSR bitmaps) */
-    ANY_QUAL = 8,  /* qualification is not compared */
+    BY_ZERO = 4,        /* exits when the control is 0 (use MSR bitmaps) */
+    ANY_QUAL = 8,       /* qualification is not compared */
     NEEDS_OSXSAVE = 16,
     UD_WITHOUT = 32, /* without `enable` the instruction is #UD in the nested guest */
 };
 enum { IN = 8, STRING = 16, REP = 32, IMM = 64 }; /* I/O qualification; size - 1 in bits 2:0 */
 
+// clang-format off
 static const struct row {
     const char *name;
     void (*guest)(void);
@@ -133,6 +136,7 @@ static const struct row {
 #endif
 };
 static const struct row *row;
+// clang-format on
 
 static bool offered(void)
 {
@@ -212,8 +216,9 @@ static void one_row(void)
 static void no_displacement(void)
 {
     static void (*const guests[])(void) = { g_sldt, g_lldt, g_str, g_ltr };
-    struct nest *n = nest_need(MSR_VMX_PROC2, PROC2_DESCRIPTORS, "descriptor-table exiting") ? nest_new(NEST_SAME, g_str)
-                                                                                             : NULL;
+    struct nest *n = nest_need(MSR_VMX_PROC2, PROC2_DESCRIPTORS, "descriptor-table exiting")
+                         ? nest_new(NEST_SAME, g_str)
+                         : NULL;
     for (u32 i = 0; n && i < COUNT(guests); i++) {
         nest_restart(n, guests[i]);
         secondary(PROC2_DESCRIPTORS, 0);

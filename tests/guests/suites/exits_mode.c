@@ -109,7 +109,6 @@ static void real_cs_rpl(void) /* the low bits of a real-mode CS are no RPL */
 static void real_vector(u32 vector)
 {
     memcpy((void *)REAL_HANDLER, (void *)real_handler, (size_t)(real_handler_end - (char *)real_handler));
-    ((u32 *)page_alloc(1))[0] = 0;
     u32 *ivt = page_alloc(1);
     ivt[vector] = REAL_HANDLER << 12; /* 0900:0000 */
     vmset(GUEST_IDTR_BASE, phys(ivt));
@@ -131,9 +130,11 @@ static void real_interrupt(void)
 
 static void real_injection(void)
 {
+    // clang-format off
     static const struct { u32 info, length; } rows[] = {
         { INTR_EXT | 0x21, 0 }, { INTR_SOFT_INT | 0x21, 2 }, { INTR_HARD | VEC_UD, 0 }, { INTR_NMI | VEC_NMI, 0 },
     };
+    // clang-format on
     struct nest *n = nest_new(NEST_REAL, real_hello);
     if (!n)
         return;
@@ -178,6 +179,7 @@ static void task_switch(void)
     NEST_RUN(n, REASON_VMCALL);
 }
 
+// clang-format off
 const struct test exit_mode_tests[] = {
     { "flat32", flat32 },
     { "pae32", pae32 },
@@ -192,3 +194,4 @@ const struct test exit_mode_tests[] = {
     { "task-switch", task_switch },
     { NULL, NULL },
 };
+// clang-format on

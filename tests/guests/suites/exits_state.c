@@ -4,7 +4,10 @@
 #include "exits.h"
 
 enum { TIMER = 20000 };
-struct msr_entry { u32 index, zero; u64 value; };
+struct msr_entry {
+    u32 index, zero;
+    u64 value;
+};
 
 static void g_nothing(void) {}
 static u64 seen[2];
@@ -78,6 +81,7 @@ static void msr_load_smm(void) /* IA32_SMM_MONITOR_CTL can be written in SMM onl
 
 static void msr_load_fails(void)
 {
+    // clang-format off
     static const struct { const char *name; struct msr_entry e; } rows[] = {
         { "FS base", { MSR_FS_BASE, 0, 0 } },
         { "GS base", { MSR_GS_BASE, 0, 0 } },
@@ -86,6 +90,7 @@ static void msr_load_fails(void)
         { "x2APIC MSR", { MSR_X2APIC + 8, 0, 0 } },
         { "reserved bits of IA32_PAT", { MSR_PAT, 0, 0xff } },
     };
+    // clang-format on
     struct nest *n = with_msrs(g_nothing);
     if (!n)
         return;
@@ -241,7 +246,9 @@ static void g_registers(void)
                  "mov $14,%%r14\nmov $15,%%r15\n"
                  "1: cpuid\nlea (%%r8,%%r9),%%rax\nadd %%r10,%%rax\nadd %%r11,%%rax\nadd %%r12,%%rax\nadd %%r13,%%rax\n"
                  "add %%r14,%%rax\nadd %%r15,%%rax\nvmcall\njmp 1b"
-                 : : : "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15");
+                 :
+                 :
+                 : "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15");
 }
 static void registers(void)
 {
@@ -267,6 +274,7 @@ static void registers(void)
 static void registers(void) { test_skip("64-bit test"); }
 #endif
 
+// clang-format off
 const struct test exit_state_tests[] = {
     { "msr-areas", msr_areas },
     { "msr-load-fails", msr_load_fails },
@@ -279,3 +287,4 @@ const struct test exit_state_tests[] = {
     { "registers", registers },
     { NULL, NULL },
 };
+// clang-format on

@@ -19,8 +19,8 @@ static void map_sane(void)
         check(e->base + e->length > e->base, "entry %u at %llx wraps", i, e->base);
         for (u32 k = 0; k < i; k++) {
             const struct mmap_entry *o = &memory_map[k];
-            check(e->base >= o->base + o->length || o->base >= e->base + e->length,
-                  "entries at %llx and %llx overlap", e->base, o->base);
+            check(e->base >= o->base + o->length || o->base >= e->base + e->length, "entries at %llx and %llx overlap",
+                  e->base, o->base);
         }
         if (e->type != RAM)
             continue;
@@ -103,8 +103,13 @@ static void hidden_instructions(void)
     ulong at = (ulong)strange_address();
     asm volatile("movb $1,(%0)\nmovw $2,1(%0)\nmovl $3,3(%0)\n" : : "r"(at) : "memory");
     asm volatile("lock incl (%0)\nlock cmpxchg %1,(%0)\nxchg %1,8(%0)\nbts $3,16(%0)"
-                 : : "r"(at), "r"(0) : "eax", "memory", "cc");
-    asm volatile("push (%0)\npop 8(%0)\nnotl (%0)\nnegl 4(%0)\nshll $3,8(%0)\nadcl $1,12(%0)" : : "r"(at) : "memory", "cc");
+                 :
+                 : "r"(at), "r"(0)
+                 : "eax", "memory", "cc");
+    asm volatile("push (%0)\npop 8(%0)\nnotl (%0)\nnegl 4(%0)\nshll $3,8(%0)\nadcl $1,12(%0)"
+                 :
+                 : "r"(at)
+                 : "memory", "cc");
     ulong to = at, from = at + 64, count = 16;
     asm volatile("cld\nrep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
     to = at, count = 64;
@@ -114,8 +119,11 @@ static void hidden_instructions(void)
     u8 table[10];
     asm volatile("sidt (%0)\nsgdt 16(%0)\nsmsw 32(%0)\nsldt 34(%0)\nstr 36(%0)" : : "r"(at) : "memory");
     asm volatile("movl (%1),%%eax\nmov %%eax,%0" : "=m"(*(u32 *)table) : "r"(at) : "eax");
-    asm volatile("fs movl (%0),%%eax\nmovzbl (%0),%%ecx\nmovsbl (%0),%%ecx\nbswap %%ecx\ncmpl %%ecx,(%0)\ntestl %%ecx,(%0)"
-                 : : "r"(at) : "eax", "ecx", "cc");
+    asm volatile(
+        "fs movl (%0),%%eax\nmovzbl (%0),%%ecx\nmovsbl (%0),%%ecx\nbswap %%ecx\ncmpl %%ecx,(%0)\ntestl %%ecx,(%0)"
+        :
+        : "r"(at)
+        : "eax", "ecx", "cc");
     cpuid(0, 0);
 }
 
@@ -201,6 +209,7 @@ static void g_some_exits(void)
  */
 static void hostile_fields(void)
 {
+    // clang-format off
     static const struct { const char *name; u32 field, count, control, bit; u32 flags; } rows[] = {
         { "I/O bitmap A", IO_BITMAP_A, 0, PROC_CONTROLS, PROC_IO_BITMAPS, 0 },
         { "I/O bitmap B", IO_BITMAP_B, 0, PROC_CONTROLS, PROC_IO_BITMAPS, 0 },
@@ -214,6 +223,7 @@ static void hostile_fields(void)
         { "link pointer", LINK_POINTER, 0, 0, 0, 0 },
         { "CR3", GUEST_CR3, 0, 0, 0, 0 },
     };
+    // clang-format on
     u64 at = strange_address();
     for (u32 i = 0; i < COUNT(rows); i++) {
         page_reset();
@@ -224,7 +234,8 @@ static void hostile_fields(void)
             return;
         if (rows[i].field == GUEST_CR3 && !hidden_count)
             continue; /* behind the machine's memory page tables of ones make Bochs itself crash now and then */
-        if (rows[i].bit && !(msr == MSR_VMX_PROC2 ? proc2_supported(rows[i].bit) : control_supported((u32)msr, rows[i].bit)))
+        if (rows[i].bit &&
+            !(msr == MSR_VMX_PROC2 ? proc2_supported(rows[i].bit) : control_supported((u32)msr, rows[i].bit)))
             continue;
         vmset(GUEST_IDTR_LIMIT, 0); /* what goes wrong ends in a triple fault */
         vmset(IO_BITMAP_A, phys(page_alloc(1)));
@@ -284,6 +295,7 @@ static void int15_e820(void)
     check(found >= listed, "%u entries from INT 15h, %u of RAM from GRUB", found, listed);
 }
 
+// clang-format off
 const struct test host_memory_tests[] = {
     { "map-sane", map_sane },
     { "hidden-direct", hidden_direct },
@@ -295,3 +307,4 @@ const struct test host_memory_tests[] = {
     { "int15-e820", int15_e820 },
     { NULL, NULL },
 };
+// clang-format on

@@ -150,9 +150,9 @@ static void mtrr(void)
 /* MSRs that nobody has: #GP, or ignored where the machine is set up so; never anything else. */
 static void unknown_msrs(void)
 {
-    static const u32 ranges[][2] = { { 0x2000, 4 }, { 0x4b564d00, 4 }, { 0x40000000, 16 }, { 0x12345678, 2 },
-                                     { 0x7fffffff, 2 }, { 0xbfffffff, 1 }, { 0xc0002000, 2 }, { 0xfffffffe, 2 },
-                                     { 0x492, 2 }, { 0x1000, 4 }, { 0x80000000, 2 } };
+    static const u32 ranges[][2] = { { 0x2000, 4 },     { 0x4b564d00, 4 }, { 0x40000000, 16 }, { 0x12345678, 2 },
+                                     { 0x7fffffff, 2 }, { 0xbfffffff, 1 }, { 0xc0002000, 2 },  { 0xfffffffe, 2 },
+                                     { 0x492, 2 },      { 0x1000, 4 },     { 0x80000000, 2 } };
     for (u32 i = 0; i < COUNT(ranges); i++)
         for (u32 msr = ranges[i][0], k = 0; k < ranges[i][1]; k++, msr++) {
             u64 v;
@@ -239,7 +239,9 @@ static void cpuid_leaves(void)
 /* What CPUID offers must not be #UD. */
 static void offered_instructions(void)
 {
-    static struct { u64 low, high; } descriptor;
+    static struct {
+        u64 low, high;
+    } descriptor;
     struct cpuid seven = cpuid(7, 0);
     if (cpuid(0x80000001, 0).d & 1u << 27)
         want_none("RDTSCP", TRY_CLOBBER(".byte 0x0f,0x01,0xf9", "eax", "ecx", "edx"));
@@ -293,9 +295,17 @@ static void task_switch(void)
     u64 *gdt = (u64 *)read_gdtr().base, base = (ulong)&task;
     struct tss32 *mine = (struct tss32 *)tss_base(0);
     gdt[SEL_TASK / 8] = 0x67 | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
-    task = (struct tss32){ .cr3 = (u32)read_cr3(), .eip = (u32)task_body, .eflags = 2, .esp = (u32)task_stack + 4000,
-                           .es = SEL_DATA, .cs = SEL_CODE, .ss = SEL_DATA, .ds = SEL_DATA, .fs = SEL_DATA,
-                           .gs = SEL_DATA, .iomap = 104u << 16 };
+    task = (struct tss32){ .cr3 = (u32)read_cr3(),
+                           .eip = (u32)task_body,
+                           .eflags = 2,
+                           .esp = (u32)task_stack + 4000,
+                           .es = SEL_DATA,
+                           .cs = SEL_CODE,
+                           .ss = SEL_DATA,
+                           .ds = SEL_DATA,
+                           .fs = SEL_DATA,
+                           .gs = SEL_DATA,
+                           .iomap = 104u << 16 };
     mine->cr3 = (u32)read_cr3();
     for (u32 i = 1; i < 4; i++) {
         asm volatile("ljmp %0,$0" : : "i"(SEL_TASK) : "memory", "cc");
@@ -308,6 +318,7 @@ static void task_switch(void)
 }
 #endif
 
+// clang-format off
 const struct test host_register_tests[] = {
     { "cr0", cr0 },
     { "cr4", cr4 },
@@ -325,3 +336,4 @@ const struct test host_register_tests[] = {
     { "task-switch", task_switch },
     { NULL, NULL },
 };
+// clang-format on

@@ -41,7 +41,10 @@ static void ud_outside(void)
     for_each_insn(want_ud, false);
 }
 
-static void ud_vmfunc(void) { check_outcome("VMFUNC", VMX_TRY(".byte 0x0f,0x01,0xd4", "a"(0), "c"(0)), FAULTS(VEC_UD)); }
+static void ud_vmfunc(void)
+{
+    check_outcome("VMFUNC", VMX_TRY(".byte 0x0f,0x01,0xd4", "a"(0), "c"(0)), FAULTS(VEC_UD));
+}
 
 static void vmxon_at_cpl3(void *arg) { *(outcome_t *)arg = vmxon(0); }
 static void vmxon_cpl3(void)
@@ -135,11 +138,16 @@ static void compatibility_mode(void)
 {
     static u64 memory;
     int got[3];
-#define COMPAT(insn) ({ \
-    this_cpu()->fault.vector = -1; \
-    asm volatile("pushq %0\npushq $3f\nlretq\n3:\n.code32\n1: " insn "\n2: ljmp %1,$4f\n.code64\n4:\n" EXTABLE(1b, 2b) \
-                 : : "i"(SEL_CODE32), "i"(SEL_CODE), "d"(&memory), "c"(GUEST_RIP) : "memory", "cc", "rax"); \
-    this_cpu()->fault.vector; })
+#define COMPAT(insn)                                                                                                   \
+    ({                                                                                                                 \
+        this_cpu()->fault.vector = -1;                                                                                 \
+        asm volatile("pushq %0\npushq $3f\nlretq\n3:\n.code32\n1: " insn                                               \
+                     "\n2: ljmp %1,$4f\n.code64\n4:\n" EXTABLE(1b, 2b)                                                 \
+                     :                                                                                                 \
+                     : "i"(SEL_CODE32), "i"(SEL_CODE), "d"(&memory), "c"(GUEST_RIP)                                    \
+                     : "memory", "cc", "rax");                                                                         \
+        this_cpu()->fault.vector;                                                                                      \
+    })
     got[0] = COMPAT("vmptrst (%%edx)");
     got[1] = COMPAT("vmread %%ecx,%%eax");
     got[2] = COMPAT("vmclear (%%edx)");
@@ -322,6 +330,7 @@ static void invvpid_results(void)
         return;
     }
     enum { INDIVIDUAL, SINGLE, ALL, RETAINING };
+    // clang-format off
     static const struct { const char *what; u32 type; struct inv d; bool good; } rows[] = {
         { "address", INDIVIDUAL, { 1, 0x1000 }, true },
         { "address of VPID 0", INDIVIDUAL, { 0, 0x1000 }, false },
@@ -336,6 +345,7 @@ static void invvpid_results(void)
         { "retaining globals", RETAINING, { 1, 0 }, true },
         { "retaining globals, VPID 0", RETAINING, { 0, 0 }, false },
     };
+    // clang-format on
     check_outcome("VMPTRLD", vmptrld(phys(vmcs_alloc())), VMX_OK);
     for (u32 i = 0; i < COUNT(rows); i++)
         check_outcome(rows[i].what, invvpid(rows[i].type, &rows[i].d),
@@ -345,6 +355,7 @@ static void invvpid_results(void)
     check_outcome("a large type", invvpid((ulong)-1, &d), FAIL_VALID(ERR_INVALIDATE));
 }
 
+// clang-format off
 static const struct test outside[] = {
     { "ud-without-vmxe", ud_without_vmxe }, { "ud-outside", ud_outside },       { "ud-vmfunc", ud_vmfunc },
     { "vmxon-cpl3", vmxon_cpl3 },           { "vmxon-register", vmxon_register }, { "vmxon-cr0", vmxon_cr0 },
@@ -352,6 +363,8 @@ static const struct test outside[] = {
     { "vmxon-operand-fault", vmxon_operand_fault }, { "feature-control", feature_control },
     { NULL, NULL },
 };
+// clang-format on
+// clang-format off
 static const struct test inside[] = {
     { "fixed-bits", fixed_bits },       { "cpl3", cpl3 },
     { "compatibility-mode", compatibility_mode }, { "vmfunc-root", ud_vmfunc },       { "vmxon-twice", vmxon_twice },
@@ -361,6 +374,7 @@ static const struct test inside[] = {
     { "entry", entry_results },         { "invept", invept_results },
     { "invvpid", invvpid_results },     { NULL, NULL },
 };
+// clang-format on
 
 static void run(void)
 {

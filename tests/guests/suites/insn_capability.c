@@ -28,12 +28,14 @@ static void basic(void)
 
 static void controls(void)
 {
+    // clang-format off
     static const struct { const char *name; u32 plain, exact, default1; } rows[] = {
         { "pin-based", MSR_VMX_PIN, MSR_VMX_TRUE_PIN, 0x16 },
         { "primary", MSR_VMX_PROC, MSR_VMX_TRUE_PROC, 0x0401e172 },
         { "exit", MSR_VMX_EXIT, MSR_VMX_TRUE_EXIT, 0x36dff },
         { "entry", MSR_VMX_ENTRY, MSR_VMX_TRUE_ENTRY, 0x11ff },
     };
+    // clang-format on
     bool exact = rdmsr(MSR_VMX_BASIC) >> 55 & 1;
     for (u32 i = 0; i < COUNT(rows); i++) {
         u64 v = rdmsr(rows[i].plain);
@@ -54,11 +56,13 @@ static void controls(void)
 
 static void dependencies(void)
 {
+    // clang-format off
     static const struct { const char *name; u32 control, needs; } rows[] = {
         { "unrestricted guest needs EPT", PROC2_UNRESTRICTED, PROC2_EPT },
         { "PML needs EPT", PROC2_PML, PROC2_EPT },
         { "#VE needs EPT", PROC2_VE, PROC2_EPT },
     };
+    // clang-format on
     for (u32 i = 0; i < COUNT(rows); i++)
         if (proc2_supported(rows[i].control))
             check(proc2_supported(rows[i].needs), "%s", rows[i].name);
@@ -105,6 +109,7 @@ static void field_enum(void)
 /* A field exists exactly when the control that uses it does. */
 static void field_existence(void)
 {
+    // clang-format off
     static const struct { u32 field, proc2; } rows[] = {
         { VPID, PROC2_VPID }, { EPTP, PROC2_EPT }, { GUEST_PHYSICAL, PROC2_EPT }, { GUEST_PDPTE0, PROC2_EPT },
         { APIC_ACCESS, PROC2_APIC_ACCESS }, { EOI_EXIT0, PROC2_VID }, { GUEST_INTR_STATUS, PROC2_VID },
@@ -112,6 +117,7 @@ static void field_existence(void)
         { PML_ADDRESS, PROC2_PML }, { PML_INDEX, PROC2_PML }, { VE_INFO, PROC2_VE }, { XSS_EXITING, PROC2_XSAVES },
         { TSC_MULTIPLIER, PROC2_TSC_SCALING }, { PLE_GAP, PROC2_PLE }, { PLE_WINDOW, PROC2_PLE },
     };
+    // clang-format on
     if (!check_outcome("VMPTRLD", vmptrld(phys(vmcs_alloc())), VMX_OK))
         return;
     for (u32 i = 0; i < COUNT(rows); i++) {
@@ -122,8 +128,10 @@ static void field_existence(void)
     }
 }
 
+// clang-format off
 const struct test insn_capability_tests[] = {
     { "capability-writes", msr_writes }, { "capability-basic", basic },   { "capability-controls", controls },
     { "capability-dependencies", dependencies }, { "capability-cr", cr_fixed }, { "field-enum", field_enum },
     { "field-existence", field_existence }, { NULL, NULL },
 };
+// clang-format on

@@ -12,20 +12,24 @@ static bool current_new(void) { return check_outcome("VMPTRLD", vmptrld(phys(vmc
  * One memory operand form: VMWRITE from it, VMREAD to it (the neighbours must stay), VMPTRST to it. The operand is
  * slot[8] in every form.
  */
-#define FORM(name, operand, ...) do { \
-    vmset(GUEST_SYSENTER_ESP, 0); \
-    memset(slot, 0xee, sizeof slot); \
-    slot[8] = (ulong)PATTERN; \
-    check_outcome("VMWRITE from " name, VMX_TRY("vmwrite " operand ",%[f]", [f] "r"((ulong)GUEST_SYSENTER_ESP), __VA_ARGS__), VMX_OK); \
-    check_eq("written from " name, vmget(GUEST_SYSENTER_ESP), PATTERN); \
-    slot[8] = ~0ull; \
-    check_outcome("VMREAD to " name, VMX_TRY("vmread %[f]," operand, [f] "r"((ulong)GUEST_SYSENTER_ESP), __VA_ARGS__), VMX_OK); \
-    check_eq("read to " name, slot[8], IS64 ? PATTERN : 0xffffffff00000000ull | PATTERN); \
-    check_outcome("VMPTRST to " name, VMX_TRY("vmptrst " operand, __VA_ARGS__), VMX_OK); \
-    check_eq("pointer at " name, slot[8], current); \
-    check_eq("before " name, slot[7], 0xeeeeeeeeeeeeeeeeull); \
-    check_eq("after " name, slot[9], 0xeeeeeeeeeeeeeeeeull); \
-    check_outcome("VMPTRLD from " name, VMX_TRY("vmptrld " operand, __VA_ARGS__), VMX_OK); } while (0)
+#define FORM(name, operand, ...)                                                                                       \
+    do {                                                                                                               \
+        vmset(GUEST_SYSENTER_ESP, 0);                                                                                  \
+        memset(slot, 0xee, sizeof slot);                                                                               \
+        slot[8] = (ulong)PATTERN;                                                                                      \
+        check_outcome("VMWRITE from " name,                                                                            \
+                      VMX_TRY("vmwrite " operand ",%[f]", [f] "r"((ulong)GUEST_SYSENTER_ESP), __VA_ARGS__), VMX_OK);   \
+        check_eq("written from " name, vmget(GUEST_SYSENTER_ESP), PATTERN);                                            \
+        slot[8] = ~0ull;                                                                                               \
+        check_outcome("VMREAD to " name,                                                                               \
+                      VMX_TRY("vmread %[f]," operand, [f] "r"((ulong)GUEST_SYSENTER_ESP), __VA_ARGS__), VMX_OK);       \
+        check_eq("read to " name, slot[8], IS64 ? PATTERN : 0xffffffff00000000ull | PATTERN);                          \
+        check_outcome("VMPTRST to " name, VMX_TRY("vmptrst " operand, __VA_ARGS__), VMX_OK);                           \
+        check_eq("pointer at " name, slot[8], current);                                                                \
+        check_eq("before " name, slot[7], 0xeeeeeeeeeeeeeeeeull);                                                      \
+        check_eq("after " name, slot[9], 0xeeeeeeeeeeeeeeeeull);                                                       \
+        check_outcome("VMPTRLD from " name, VMX_TRY("vmptrld " operand, __VA_ARGS__), VMX_OK);                         \
+    } while (0)
 
 static void forms(void)
 {
@@ -77,7 +81,8 @@ static void address_faults(void)
         return;
     ulong odd = 0x8000000000000000ul;
     check_outcome("VMPTRLD, not canonical", VMX_TRY("vmptrld (%[b])", [b] "r"(odd)), FAULTS(VEC_GP));
-    check_outcome("VMREAD, not canonical", VMX_TRY("vmread %[f],(%[b])", [f] "r"(0x681eul), [b] "r"(odd)), FAULTS(VEC_GP));
+    check_outcome("VMREAD, not canonical", VMX_TRY("vmread %[f],(%[b])", [f] "r"(0x681eul), [b] "r"(odd)),
+                  FAULTS(VEC_GP));
     check_outcome("VMPTRST, not canonical in the stack segment",
                   VMX_TRY("xchg %[b],%%rbp\n3: vmptrst (%%rbp)\n4: xchg %[b],%%rbp\n" EXTABLE(3b, 4b), [b] "r"(odd)),
                   FAULTS(VEC_SS));
@@ -139,8 +144,8 @@ static void page_faults(void)
     memset(page, 0, PAGE);
     want_pf("VMPTRST across the end", vmptrst((u64 *)(end - 4)), end, 2);
     check_eq("nothing written", *(u32 *)(page + PAGE - 4), 0);
-    check_outcome("VMREAD of no field, operand not mapped", VMX_TRY("vmread %[f],(%[b])", [f] "r"(0x7ffeul), [b] "r"(p)),
-                  FAIL_VALID(ERR_FIELD));
+    check_outcome("VMREAD of no field, operand not mapped",
+                  VMX_TRY("vmread %[f],(%[b])", [f] "r"(0x7ffeul), [b] "r"(p)), FAIL_VALID(ERR_FIELD));
     check_outcome("VMPTRST once mapped", vmptrst(p), VMX_OK);
     vmset(field, PATTERN);
     check_outcome("VMREAD once mapped", VMX_TRY("vmread %[f],(%[b])", [f] "r"(field), [b] "r"(p)), VMX_OK);
@@ -150,8 +155,21 @@ static void page_faults(void)
 
 static void encodings(void)
 {
-    static const u32 none[] = { 0x7ffe, 0x0c0e, 0x0ffe, 0x2ffe, 0x4ffe, 0x6ffe, 0x1000, 0x8000, 0x10000, 0x80000000,
-                                GUEST_RIP | 1, GUEST_CS | 1, GUEST_CS_LIMIT | 1, EXIT_REASON | 1, 0x0400 };
+    static const u32 none[] = { 0x7ffe,
+                                0x0c0e,
+                                0x0ffe,
+                                0x2ffe,
+                                0x4ffe,
+                                0x6ffe,
+                                0x1000,
+                                0x8000,
+                                0x10000,
+                                0x80000000,
+                                GUEST_RIP | 1,
+                                GUEST_CS | 1,
+                                GUEST_CS_LIMIT | 1,
+                                EXIT_REASON | 1,
+                                0x0400 };
     ulong v = PATTERN;
     if (!current_new())
         return;
@@ -219,8 +237,10 @@ static void widths(void)
 #endif
 }
 
+// clang-format off
 const struct test insn_operand_tests[] = {
     { "forms", forms },           { "forms-of-this-mode", forms_64 }, { "address-faults", address_faults },
     { "page-faults", page_faults }, { "encodings", encodings },       { "read-only-fields", read_only_fields },
     { "widths", widths },         { NULL, NULL },
 };
+// clang-format on

@@ -186,7 +186,9 @@ static void g_count(void)
 {
     for (;;)
         asm volatile("inc %%ebx\nxor %%eax,%%eax\nxor %%ecx,%%ecx\npush %%" REG_BX "\ncpuid\npop %%" REG_BX
-                     : : : "eax", "ebx", "ecx", "edx");
+                     :
+                     :
+                     : "eax", "ebx", "ecx", "edx");
 }
 
 static bool count_rounds(void)
@@ -331,6 +333,7 @@ static void init_exit(void) /* an INIT exits from a running guest, once */
     if (!others())
         return;
     turn = 0;
+    there.reason = ~0u;
     cpu_call(1, init_there, NULL);
     for (u32 i = 0; i < 1000 && turn != 1; i++)
         delay(100);
@@ -348,6 +351,7 @@ static void init_exit_once(void)
     check(there.again, "the INIT is still there after its exit");
 }
 
+// clang-format off
 static const struct test tests[] = {
     { "started", started },
     { "calls", calls },
@@ -361,11 +365,14 @@ static const struct test tests[] = {
     { "waits-for-sipi-only", waits_for_sipi_only },
     { NULL, NULL },
 };
+// clang-format on
 const struct suite suite_smp = { "smp", tests, NULL, true, true };
 
+// clang-format off
 static const struct test init_tests[] = {
     { "init-exit", init_exit },
     { "init-exit-once", init_exit_once },
     { NULL, NULL },
 };
+// clang-format on
 const struct suite suite_init = { "init", init_tests, NULL, true, true };

@@ -4,6 +4,7 @@
 #include "verdict.h"
 #include "vmx.h"
 
-extern const struct suite suite_insn, suite_vmcs, suite_exits, suite_entry, suite_ept, suite_smp, suite_init, suite_host, suite_x2apic;
+extern const struct suite suite_insn, suite_vmcs, suite_exits, suite_entry, suite_ept, suite_smp, suite_init,
+    suite_host, suite_x2apic;
 
 #endif

@@ -4,7 +4,10 @@
  */
 #include "suites.h"
 
-static const struct field { const char *name; u32 encoding; } fields[] = {
+static const struct field {
+    const char *name;
+    u32 encoding;
+} fields[] = {
 #define ROW(name, encoding) { #name, encoding },
     VMCS_FIELDS(ROW)
 #undef ROW
@@ -153,7 +156,14 @@ static void revision_first(void)
 }
 
 /* ---- on the other CPU ---- */
-static struct { void *vmcs; u32 seed; struct nest *nest; outcome_t outcome; const char *differs, *strange; u64 got; } there;
+static struct {
+    void *vmcs;
+    u32 seed;
+    struct nest *nest;
+    outcome_t outcome;
+    const char *differs, *strange;
+    u64 got;
+} there;
 
 static void visit(void *arg)
 {
@@ -310,6 +320,7 @@ static void overwritten(void)
     compare("of a region written over", 1);
 }
 
+// clang-format off
 static const struct test tests[] = {
     { "keep", keep },
     { "alternate", alternate },
@@ -326,4 +337,5 @@ static const struct test tests[] = {
     { "overwritten", overwritten },
     { NULL, NULL },
 };
+// clang-format on
 const struct suite suite_vmcs = { "vmcs", tests, NULL, true, true };

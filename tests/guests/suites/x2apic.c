@@ -4,7 +4,14 @@
  */
 #include "suites.h"
 
-enum { APIC_BASE_X2 = 1 << 10, APIC_BASE_EN = 1 << 11, VECTOR = 0x54, X2_ID = 0x802, X2_LDR = 0x80d, X2_SELF_IPI = 0x83f };
+enum {
+    APIC_BASE_X2 = 1 << 10,
+    APIC_BASE_EN = 1 << 11,
+    VECTOR = 0x54,
+    X2_ID = 0x802,
+    X2_LDR = 0x80d,
+    X2_SELF_IPI = 0x83f
+};
 
 static bool have(void)
 {
@@ -120,9 +127,11 @@ static void intercepted(void) /* the guest hypervisor wants one MSR of it */
     NEST_RUN(n, REASON_VMCALL);
 }
 
+// clang-format off
 static const struct test tests[] = {
     { "enable", enable }, { "ldr", ldr },       { "here", here },
     { "others", others }, { "nested", nested }, { "intercepted", intercepted },
     { NULL, NULL },
 };
+// clang-format on
 const struct suite suite_x2apic = { "x2apic", tests, NULL, true, true };

@@ -1,0 +1,471 @@
+/* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
+ * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/ept02.c
+ * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c */
+/*
+ * What ept02 maps at a violation: page sizes, coalescing, whole tables, prefill, history, roots, and that no state in
+ * between maps too much.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "ept-cache/table.h"
+#include "tests/host/ept_world.h"
+#include "tests/host/fake_watch.h"
+#include "tests/host/journal.h"
+
+#define WB (MEMTYPE_WB << EPT_MEMTYPE_SHIFT)
+#define RWX_WB (EPT_RWX | WB)
+
+_Noreturn void world_fail(const char *text)
+{
+    fail_msg("%s", text);
+    abort();
+}
+
+static struct world_config all_on(void)
+{
+    return (struct world_config){ .seed = 1, .large = true, .coalesce = true, .history = true, .prefill = true,
+                                  .watch = true, .hw_single = true, .exec_only = true, .pages_1g = true,
+                                  .pool_pages = 512 };
+}
+
+static void reset_all_on(void)
+{
+    struct world_config config = all_on();
+    world_reset(&config);
+}
+
+/* 512 neighbouring pages from target on, for the 2 MiB of addr. Returns the table. */
+static uint64_t run(unsigned eptp, uint64_t addr, uint64_t target, uint64_t access)
+{
+    uint64_t table = world_page_table(eptp, addr);
+    for (unsigned i = 0; i < EPT_ENTRIES; i++)
+        world_write_quiet(table, i, world_leaf(target + i * PAGE_SIZE, access, MEMTYPE_WB));
+    world_notice();
+    return table;
+}
+
+/* Every page of [base, base + size) is mapped exactly as the oracle says; the page size is the same throughout. */
+static void assert_mapped(unsigned eptp, uint64_t base, uint64_t size, uint64_t page_size)
+{
+    for (uint64_t addr = base; addr < base + size; addr += PAGE_SIZE) {
+        uint64_t found;
+        assert_int_equal(world_mapped(0, eptp, addr, &found), world_expected(eptp, addr));
+        assert_int_equal(found, page_size);
+    }
+}
+
+static const struct ept02_counters *counters(unsigned cpu) { return &world_ept02(cpu)->counters; }
+static uint64_t repaired(unsigned cpu) { return counters(cpu)->outcome[EPT02_REPAIRED]; }
+
+static void page_sizes(void **state)
+{
+    (void)state;
+    for (unsigned large = 0; large < 2; large++) {
+        struct world_config config = all_on();
+        config.large = large;
+        world_reset(&config);
+        world_page_table(0, 0);
+        world_set(0, PAGE_2M, 2, world_leaf(WORLD_DATA + PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+        world_page_table(0, 512 * GIB);
+        world_set(0, 512 * GIB, 3, world_leaf(2 * GIB, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+        assert_int_equal(world_access(0, 0, PAGE_2M + 0x5123, EPT_W), EPT02_REPAIRED);
+        assert_mapped(0, PAGE_2M, PAGE_2M, large ? PAGE_2M : PAGE_SIZE);
+        assert_int_equal(world_access(0, 0, 512 * GIB + 77 * PAGE_2M, EPT_X), EPT02_REPAIRED);
+        assert_mapped(0, 512 * GIB + 77 * PAGE_2M, PAGE_2M, large ? PAGE_1G : PAGE_SIZE);
+        world_end();
+    }
+}
+
+/* A 1-GiB page of ept12 over parts of ept01 that differ: each part in the largest page that it allows. */
+static void page_size_of_ept01(void **state)
+{
+    (void)state;
+    reset_all_on();
+    world_ept01(1, KIND_MIXED);
+    world_ept01(2, KIND_PAGES);
+    world_ept01(3, KIND_UC);
+    world_ept01(4, KIND_HOLE);
+    world_page_table(0, PAGE_1G);
+    world_set(0, PAGE_1G, 3, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+    assert_int_equal(world_access(0, 0, PAGE_1G, EPT_R), EPT02_REPAIRED);
+    assert_mapped(0, PAGE_1G, PAGE_2M, PAGE_2M);
+    assert_int_equal(world_access(0, 0, PAGE_1G + PAGE_2M, EPT_R), EPT02_REPAIRED);
+    assert_mapped(0, PAGE_1G + PAGE_2M, PAGE_2M, PAGE_SIZE);
+    assert_mapped(0, PAGE_1G + 2 * PAGE_2M, 2 * PAGE_2M, PAGE_2M);
+    assert_int_equal(world_access(0, 0, PAGE_1G + 4 * PAGE_2M, EPT_R), EPT02_FAULT01);
+    assert_int_equal(world_access(0, 0, PAGE_1G + PAGE_2M + 3 * PAGE_SIZE, EPT_X), EPT02_FAULT01);
+    world_end();
+}
+
+static void coalesce_page_table(void **state)
+{
+    (void)state;
+    reset_all_on();
+    run(0, 0, WORLD_DATA + 4 * PAGE_2M, EPT_RWX);
+    assert_int_equal(world_access(0, 0, 0x7000, EPT_R), EPT02_REPAIRED);
+    assert_mapped(0, 0, PAGE_2M, PAGE_2M);
+    assert_int_equal(counters(0)->coalesced_2m, 1);
+    assert_int_equal(repaired(0), 1);
+    world_end();
+}
+
+/* One thing wrong with one entry, or with ept01 below: the table stays a table, and is right. */
+static void coalesce_refused(void **state)
+{
+    static const unsigned where[] = { 0, 1, 200, 510, 511 };
+    (void)state;
+    for (unsigned n = 0; n < 7 * ARRAY_SIZE(where); n++) {
+        unsigned index = where[n % ARRAY_SIZE(where)];
+        uint64_t target = WORLD_DATA + 4 * PAGE_2M;
+        reset_all_on();
+        uint64_t table = run(0, 0, target, EPT_RWX), entry = world_read(table, index);
+        switch (n / ARRAY_SIZE(where)) {
+        case 0:
+            entry ^= EPT_W;
+            break;
+        case 1:
+            entry = 0;
+            break;
+        case 2:
+            entry ^= PAGE_2M;
+            break;
+        case 3:
+            entry ^= WB;
+            break;
+        case 4:
+            entry |= EPT_IGNORE_PAT;
+            break;
+        case 5:
+            entry = (entry & ~EPT_RWX) | EPT_W;
+            break;
+        default:
+            world_ept01(4, KIND_MIXED);
+        }
+        world_write(table, index, entry);
+        world_access(0, 0, 0x64000, EPT_R);
+        assert_mapped(0, 0, PAGE_2M, PAGE_SIZE);
+        assert_int_equal(counters(0)->coalesced_2m, 0);
+        world_end();
+    }
+}
+
+/* Neighbouring pages from an address that is not a multiple of 2 MiB. */
+static void coalesce_unaligned(void **state)
+{
+    (void)state;
+    reset_all_on();
+    run(0, 0, WORLD_DATA + 4 * PAGE_2M + PAGE_SIZE, EPT_RWX);
+    world_access(0, 0, 0, EPT_R);
+    assert_mapped(0, 0, PAGE_2M, PAGE_SIZE);
+    world_end();
+}
+
+/* What the entry above the table allows counts as well, and ignored bits do not count. */
+static void coalesce_with_access_from_above(void **state)
+{
+    (void)state;
+    reset_all_on();
+    uint64_t table = run(0, 0, WORLD_DATA, EPT_RWX);
+    for (unsigned i = 0; i < EPT_ENTRIES; i += 3)
+        world_write_quiet(table, i, world_read(table, i) | BIT(57) | BIT(62) | EPT_ACCESSED);
+    world_notice();
+    world_set(0, 0, 2, table | EPT_R);
+    assert_int_equal(world_access(0, 0, 0, EPT_R), EPT02_REPAIRED);
+    assert_mapped(0, 0, PAGE_2M, PAGE_2M);
+    assert_int_equal(world_access(0, 0, 0, EPT_W), EPT02_VIOLATION12);
+    world_end();
+}
+
+static void coalesce_2m_pages(void **state)
+{
+    (void)state;
+    for (unsigned hole = 0; hole < 2; hole++) {
+        reset_all_on();
+        world_page_table(0, 0);
+        uint64_t pd = world_read(world_read(world_table(0), 0) & EPT_ADDR_MASK, 0) & EPT_ADDR_MASK;
+        for (unsigned i = 0; i < EPT_ENTRIES; i++)
+            world_write_quiet(pd, i, world_leaf(2 * GIB + i * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+        world_write(pd, 300, hole ? 0 : world_read(pd, 300));
+        assert_int_equal(world_access(0, 0, 5 * PAGE_2M, EPT_R), EPT02_REPAIRED);
+        for (unsigned i = 0; i < EPT_ENTRIES; i += 23)
+            assert_mapped(0, i * PAGE_2M, PAGE_SIZE, hole ? PAGE_2M : PAGE_1G);
+        assert_int_equal(counters(0)->coalesced_1g, !hole);
+        /* One of them changes: the others stay. */
+        world_write(pd, 46, world_leaf(3 * GIB, EPT_R, MEMTYPE_UC) | EPT_LARGE);
+        world_invept(0, INVEPT_SINGLE, 0);
+        for (unsigned i = 0; i < EPT_ENTRIES; i += 23)
+            assert_mapped(0, i * PAGE_2M, PAGE_SIZE, PAGE_2M);
+        assert_int_equal(repaired(0), 1);
+        world_end();
+    }
+}
+
+/* The guest hypervisor fills a table page by page; in the end it is one large page, and no page was asked for twice. */
+static void coalesce_when_full(void **state)
+{
+    (void)state;
+    reset_all_on();
+    uint64_t table = world_page_table(0, 0);
+    for (unsigned n = 0; n < EPT_ENTRIES; n++) {
+        unsigned i = n * 197 % EPT_ENTRIES;
+        assert_int_equal(world_access(0, 0, i * PAGE_SIZE, EPT_W), EPT02_VIOLATION12);
+        world_write(table, i, world_leaf(WORLD_DATA + i * PAGE_SIZE, EPT_RWX, MEMTYPE_WB));
+        world_prefill(0, 0, i * PAGE_SIZE);
+        assert_int_equal(world_access(0, 0, i * PAGE_SIZE, EPT_W), EPT02_REPAIRED);
+    }
+    assert_mapped(0, 0, PAGE_2M, PAGE_2M);
+    assert_int_equal(repaired(0), 0);
+    assert_int_equal(counters(0)->prefilled, EPT_ENTRIES);
+    world_end();
+}
+
+/* One violation a table, whatever its entries are like. */
+static void whole_table(void **state)
+{
+    (void)state;
+    reset_all_on();
+    uint64_t table = world_page_table(0, 0);
+    for (unsigned i = 0; i < EPT_ENTRIES; i++)
+        world_write_quiet(table, i, world_leaf(WORLD_DATA + (i * 7 % 512) * PAGE_2M + i * PAGE_SIZE, i % 3 ? EPT_RWX : EPT_R, i % 5 ? MEMTYPE_WB : MEMTYPE_UC));
+    world_notice();
+    assert_int_equal(world_access(0, 0, 0x3000, EPT_R), EPT02_REPAIRED);
+    assert_mapped(0, 0, PAGE_2M, PAGE_SIZE);
+    assert_int_equal(repaired(0), 1);
+    world_end();
+}
+
+/* With everything off, a page at a time, and none that was not asked for. */
+static void one_page_at_a_time(void **state)
+{
+    (void)state;
+    struct world_config config = { .seed = 1, .watch = true, .hw_single = true, .pages_1g = true, .pool_pages = 512 };
+    world_reset(&config);
+    run(0, 0, WORLD_DATA, EPT_RWX);
+    for (unsigned i = 0; i < 40; i++) {
+        assert_int_equal(world_mapped(0, 0, i * PAGE_SIZE, NULL), 0);
+        assert_int_equal(world_access(0, 0, i * PAGE_SIZE, EPT_R), EPT02_REPAIRED);
+        assert_int_equal(repaired(0), i + 1);
+    }
+    world_end();
+}
+
+/* After a reflected violation the guest hypervisor may change the page at will without INVEPT. */
+static void reflected_page_is_forgotten(void **state)
+{
+    (void)state;
+    for (unsigned prefill = 0; prefill < 2; prefill++) {
+        struct world_config config = all_on();
+        config.prefill = prefill;
+        world_reset(&config);
+        world_pages_in(0);
+        uint64_t table = run(0, 0, WORLD_DATA, EPT_R);
+        assert_int_equal(world_access(0, 0, 0x4000, EPT_R), EPT02_REPAIRED);
+        assert_int_equal(world_access(0, 0, 0x4000, EPT_W), EPT02_VIOLATION12);
+        world_write(table, 4, world_leaf(WORLD_DATA + 9 * PAGE_2M, EPT_R, MEMTYPE_WB));
+        /* The oracle allows only the new page now, and world_access looks. */
+        world_prefill(0, 0, 0x4000);
+        assert_int_equal(world_access(0, 0, 0x4000, EPT_R), EPT02_REPAIRED);
+        assert_int_equal(world_mapped(0, 0, 0x4000, NULL), world_expected(0, 0x4000));
+        world_end();
+    }
+}
+
+/* What a second CPU does not have to learn: it takes one violation where the first took eight. */
+static void history_is_shared(void **state)
+{
+    (void)state;
+    for (unsigned history = 0; history < 2; history++) {
+        struct world_config config = all_on();
+        config.history = history;
+        world_reset(&config);
+        for (unsigned i = 0; i < 8; i++) {
+            run(0, i * 3 * PAGE_2M, WORLD_DATA + i * PAGE_2M, EPT_RWX);
+            world_access(0, 0, i * 3 * PAGE_2M, EPT_W);
+        }
+        assert_int_equal(repaired(0), 8);
+        for (unsigned i = 0; i < 8; i++)
+            world_access(1, 0, i * 3 * PAGE_2M, EPT_W);
+        assert_int_equal(repaired(1), history ? 1 : 8);
+        assert_int_equal(counters(1)->history_hits, history ? 7 : 0);
+        world_end();
+    }
+}
+
+/* What history names and ept12 does not map any more is not mapped, and forgotten. */
+static void history_never_grants(void **state)
+{
+    (void)state;
+    reset_all_on();
+    for (unsigned i = 0; i < 8; i++) {
+        run(0, i * PAGE_2M, WORLD_DATA + i * PAGE_2M, EPT_RWX);
+        world_access(0, 0, i * PAGE_2M, EPT_W);
+    }
+    for (unsigned i = 4; i < 8; i++)
+        world_set(0, i * PAGE_2M, 2, i & 1 ? 0 : EPT_W);
+    world_access(1, 0, 0, EPT_W);
+    for (unsigned i = 4; i < 8; i++)
+        assert_int_equal(world_mapped(1, 0, i * PAGE_2M, NULL), 0);
+    assert_int_equal(counters(1)->history_waste, 4);
+    assert_int_equal(counters(1)->history_hits, 3);
+    world_end();
+}
+
+/* Far more EPTPs than there is room for, in turn: each serves, none takes another's pages, memory stays bounded. */
+static void alternating_eptps(void **state)
+{
+    (void)state;
+    for (unsigned pages = 32; pages <= 512; pages *= 4) {
+        struct world_config config = all_on();
+        config.pool_pages = pages;
+        world_reset(&config);
+        for (unsigned i = 0; i < 3; i++)
+            run(i, 0, WORLD_DATA + i * PAGE_2M, EPT_RWX);
+        uint32_t serial = world_root(0, 0)->serial;
+        for (unsigned i = 0; i < 400; i++) {
+            world_other_root(0, i % 100);
+            assert_int_equal(world_access(0, i % 3, i % 512 * PAGE_SIZE, EPT_W), EPT02_REPAIRED);
+        }
+        for (unsigned i = 0; i < 100; i++)
+            world_other_root(0, i);
+        struct ept02_root *root = ept02_root_get(world_ept02(0), world_eptp(0));
+        assert_int_not_equal(root->serial, serial);
+        world_end();
+    }
+}
+
+/* More page tables than memory for one EPTP alone. */
+static void one_eptp_larger_than_memory(void **state)
+{
+    (void)state;
+    for (unsigned large = 0; large < 2; large++) {
+        struct world_config config = all_on();
+        config.pool_pages = 24;
+        config.large = large;
+        world_reset(&config);
+        for (unsigned i = 0; i < 30; i++)
+            run(0, i * PAGE_2M, WORLD_DATA + i * PAGE_2M + PAGE_SIZE, EPT_RWX);
+        for (unsigned i = 0; i < 300; i++) {
+            uint64_t addr = i * 7 % 30 * PAGE_2M + i * PAGE_SIZE;
+            assert_int_equal(world_access(0, 0, addr, EPT_W), EPT02_REPAIRED);
+        }
+        assert_true(counters(0)->evictions > 0);
+        world_end();
+    }
+}
+
+static void misconfig_exit(void **state)
+{
+    (void)state;
+    reset_all_on();
+    uint64_t table = run(0, 0, WORLD_DATA, EPT_RWX);
+    world_access(0, 0, 0x1000, EPT_R);
+    assert_int_equal(ept02_misconfig(world_ept02(0), world_root(0, 0), gpa2(0x1000)), EPT02_REPAIRED);
+    assert_int_equal(world_access(0, 0, 0x1000, EPT_R), EPT02_REPAIRED);
+    world_write(table, 1, EPT_W);
+    assert_int_equal(ept02_misconfig(world_ept02(0), world_root(0, 0), gpa2(0x1000)), EPT02_MISCONFIG12);
+    assert_int_equal(world_mapped(0, 0, 0x1000, NULL), 0);
+    assert_int_equal(counters(0)->outcome[EPT02_MISCONFIG12], 1);
+    world_end();
+}
+
+/* Addresses that a 4-level walk cannot reach. */
+static void address_too_wide(void **state)
+{
+    struct ept02_report report;
+    (void)state;
+    reset_all_on();
+    run(0, 0, WORLD_DATA, EPT_RWX);
+    assert_int_equal(ept02_violation(world_ept02(0), world_root(0, 0), gpa2(BIT(48)), EPT_QUAL_READ, &report), EPT02_VIOLATION12);
+    assert_int_equal(report.qualification, EPT_QUAL_READ);
+    world_end();
+}
+
+/* Another CPU changes an entry between the walk and the moment the new table is watched: it must not be missed. */
+static uint64_t racing_table, racing_entry;
+static unsigned racing_index;
+static void race(gpa1_t page)
+{
+    if (page.v == racing_table)
+        world_write(racing_table, racing_index, racing_entry);
+}
+
+static void change_before_watching(void **state)
+{
+    (void)state;
+    for (unsigned level = 1; level <= 3; level++) {
+        struct world_config config = all_on();
+        config.coalesce = false;
+        world_reset(&config);
+        world_pages_in(0);
+        run(0, 0, WORLD_DATA, EPT_RWX);
+        uint64_t other = run(1, 0, WORLD_DATA + 8 * PAGE_2M, EPT_R);
+        uint64_t pdpt = world_read(world_table(0), 0) & EPT_ADDR_MASK, pd = world_read(pdpt, 0) & EPT_ADDR_MASK;
+        uint64_t other_pdpt = world_read(world_table(1), 0) & EPT_ADDR_MASK;
+        racing_table = level == 1 ? world_read(pd, 0) & EPT_ADDR_MASK : level == 2 ? pd : pdpt;
+        racing_index = level == 1 ? 3 : 0;
+        racing_entry = level == 1 ? world_leaf(WORLD_DATA + PAGE_2M, EPT_R, MEMTYPE_WB) : level == 2 ? other | 7 : world_read(other_pdpt, 0);
+        fake_watch_on_add(race);
+        struct ept02_report report;
+        ept02_violation(world_ept02(0), world_root(0, 0), gpa2(0x3000), EPT_QUAL_READ, &report);
+        fake_watch_on_add(NULL);
+        world_invept(0, INVEPT_SINGLE, 0); /* checks */
+        assert_int_equal(world_mapped(0, 0, 0x3000, NULL) & ~world_expected(0, 0x3000), 0);
+        world_end();
+    }
+}
+
+static const char *wrong_after(uint64_t addr)
+{
+    (void)addr;
+    return world_wrong();
+}
+
+/* Single-stepped: after no store does ept02 map what is not allowed. */
+static void no_state_in_between(void **state)
+{
+    unsigned writes;
+    (void)state;
+    reset_all_on();
+    world_pages_in(0);
+    uint64_t table = run(0, 0, WORLD_DATA, EPT_R);
+    run(0, 8 * PAGE_2M, WORLD_DATA + 3 * PAGE_2M + PAGE_SIZE, EPT_RWX);
+    journal_begin(wrong_after);
+    world_access(0, 0, 0, EPT_R);
+    world_access(0, 0, 8 * PAGE_2M, EPT_W);
+    world_access(0, 0, 0x4000, EPT_W);
+    world_prefill(0, 0, 0x4000);
+    const char *complaint = journal_end(&writes);
+    if (complaint)
+        fail_msg("%s", complaint);
+    assert_true(writes > 1000);
+    world_write(table, 16, 0);
+    world_set(0, 8 * PAGE_2M, 2, world_leaf(WORLD_DATA + 8 * PAGE_2M, EPT_R, MEMTYPE_WB) | EPT_LARGE);
+    journal_begin(wrong_after);
+    world_invept(0, INVEPT_SINGLE, 0);
+    world_access(0, 0, 0x5000, EPT_R);
+    complaint = journal_end(&writes);
+    if (complaint)
+        fail_msg("%s", complaint);
+    world_end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(page_sizes), cmocka_unit_test(page_size_of_ept01), cmocka_unit_test(coalesce_page_table),
+        cmocka_unit_test(coalesce_refused), cmocka_unit_test(coalesce_unaligned),
+        cmocka_unit_test(coalesce_with_access_from_above), cmocka_unit_test(coalesce_2m_pages),
+        cmocka_unit_test(coalesce_when_full), cmocka_unit_test(whole_table), cmocka_unit_test(one_page_at_a_time),
+        cmocka_unit_test(reflected_page_is_forgotten), cmocka_unit_test(history_is_shared),
+        cmocka_unit_test(history_never_grants), cmocka_unit_test(alternating_eptps),
+        cmocka_unit_test(one_eptp_larger_than_memory), cmocka_unit_test(misconfig_exit),
+        cmocka_unit_test(address_too_wide), cmocka_unit_test(change_before_watching),
+        cmocka_unit_test(no_state_in_between),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
