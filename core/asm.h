@@ -20,7 +20,7 @@
 #define CPU_EVENT_PENDING (CPU_REGS + 16 * 8)
 
 /* The one page of conventional memory that a level takes (realmode.S). Offsets in it. */
-#define LOW_AP_ENTRY 0x000  /* where a SIPI starts a CPU of Strata itself */
+#define LOW_AP_ENTRY 0x000 /* where a SIPI starts a CPU of Strata itself */
 #define LOW_SIZE 4096
 
 #endif

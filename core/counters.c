@@ -63,8 +63,9 @@ static void print_object(int cpu)
 void counters_print(uint32_t marker, uint64_t tsc)
 {
     char head[128];
-    format(head, sizeof(head), "strata-json: {\"level\":%u,\"marker\":%u,\"tsc\":%llu,\"cpus\":%u,\"counters\":",
-           log_strata_level(), marker, (unsigned long long)tsc, cpu_count);
+    format(head, sizeof(head),
+           "strata-json: {\"level\":%u,\"marker\":%u,\"tsc\":%llu,\"cpus\":%u,\"counters\":", log_strata_level(),
+           marker, (unsigned long long)tsc, cpu_count);
     log_lock();
     log_text(head);
     print_object(-1);

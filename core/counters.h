@@ -11,38 +11,38 @@
 #include "core/vmx.h"
 
 /* X(identifier, name) */
-#define COUNTERS(X)                                                                       \
-    X(VMREAD_TRAPPED, "vmread.trapped")           /* VMREADs of the guest hypervisor */   \
-    X(VMWRITE_TRAPPED, "vmwrite.trapped")                                                 \
-    X(ENTRY_CHECKED, "entry.checked")             /* nested entries that checked again */ \
-    X(ENTRY_MERGED, "entry.merged")               /* nested entries that merged again */  \
-    X(ENTRY_PLAIN, "entry.plain")                 /* nested entries that did neither */   \
-    X(ENTRY_REFUSED, "entry.refused")             /* VMfail, or exit reason 33 or 34 */   \
-    X(BITMAP_MERGED, "bitmap.merged")                                                     \
-    X(VMCS12_LOADED, "vmcs12.loaded")             /* read from the guest's region */      \
-    X(VMCS12_STORED, "vmcs12.stored")             /* written to the guest's region */     \
-    X(VMCS12_EVICTED, "vmcs12.evicted")                                                   \
-    X(EVENT_REINJECTED, "event.reinjected")                                               \
-    X(NMI_IN_ROOT, "nmi.in_root")                                                         \
-    X(MACHINE_CHECK_IN_ROOT, "machine_check.in_root")                                     \
-    X(MTRR_APPLIED, "mtrr.applied")                                                       \
-    X(EPT01_FILL, "ept01.fill")                                                           \
-    X(ICR_WATCHED, "icr.watched")                                                         \
-    X(EPT02_FILL, "ept02.fill")                                                           \
-    X(EPT02_COALESCED_2M, "ept02.coalesced_2m")                                           \
-    X(EPT02_COALESCED_1G, "ept02.coalesced_1g")                                           \
-    X(EPT02_PREFILLED, "ept02.prefilled")                                                 \
-    X(EPT02_REVALIDATED, "ept02.revalidated")     /* entries looked at after INVEPT */    \
-    X(EPT02_REWRITTEN, "ept02.rewritten")         /* entries changed after INVEPT */      \
-    X(EPT02_EVICTED, "ept02.evicted")                                                     \
-    X(EPT02_REPAIRED, "ept02.repaired")                                                   \
-    X(EPT02_VIOLATION_01, "ept02.fault01")                                                \
-    X(EPT02_VIOLATION_12, "ept02.violation12")                                            \
-    X(EPT02_MISCONFIG_12, "ept02.misconfig12")                                            \
-    X(HISTORY_HIT, "history.hit")                                                         \
-    X(HISTORY_WASTE, "history.waste")                                                     \
-    X(INVEPT_GUEST, "invept.guest")               /* executed by the guest hypervisor */  \
-    X(INVEPT_HARDWARE, "invept.hardware")         /* executed by Strata */
+#define COUNTERS(X)                                                                                                    \
+    X(VMREAD_TRAPPED, "vmread.trapped") /* VMREADs of the guest hypervisor */                                          \
+    X(VMWRITE_TRAPPED, "vmwrite.trapped")                                                                              \
+    X(ENTRY_CHECKED, "entry.checked") /* nested entries that checked again */                                          \
+    X(ENTRY_MERGED, "entry.merged")   /* nested entries that merged again */                                           \
+    X(ENTRY_PLAIN, "entry.plain")     /* nested entries that did neither */                                            \
+    X(ENTRY_REFUSED, "entry.refused") /* VMfail, or exit reason 33 or 34 */                                            \
+    X(BITMAP_MERGED, "bitmap.merged")                                                                                  \
+    X(VMCS12_LOADED, "vmcs12.loaded") /* read from the guest's region */                                               \
+    X(VMCS12_STORED, "vmcs12.stored") /* written to the guest's region */                                              \
+    X(VMCS12_EVICTED, "vmcs12.evicted")                                                                                \
+    X(EVENT_REINJECTED, "event.reinjected")                                                                            \
+    X(NMI_IN_ROOT, "nmi.in_root")                                                                                      \
+    X(MACHINE_CHECK_IN_ROOT, "machine_check.in_root")                                                                  \
+    X(MTRR_APPLIED, "mtrr.applied")                                                                                    \
+    X(EPT01_FILL, "ept01.fill")                                                                                        \
+    X(ICR_WATCHED, "icr.watched")                                                                                      \
+    X(EPT02_FILL, "ept02.fill")                                                                                        \
+    X(EPT02_COALESCED_2M, "ept02.coalesced_2m")                                                                        \
+    X(EPT02_COALESCED_1G, "ept02.coalesced_1g")                                                                        \
+    X(EPT02_PREFILLED, "ept02.prefilled")                                                                              \
+    X(EPT02_REVALIDATED, "ept02.revalidated") /* entries looked at after INVEPT */                                     \
+    X(EPT02_REWRITTEN, "ept02.rewritten")     /* entries changed after INVEPT */                                       \
+    X(EPT02_EVICTED, "ept02.evicted")                                                                                  \
+    X(EPT02_REPAIRED, "ept02.repaired")                                                                                \
+    X(EPT02_VIOLATION_01, "ept02.fault01")                                                                             \
+    X(EPT02_VIOLATION_12, "ept02.violation12")                                                                         \
+    X(EPT02_MISCONFIG_12, "ept02.misconfig12")                                                                         \
+    X(HISTORY_HIT, "history.hit")                                                                                      \
+    X(HISTORY_WASTE, "history.waste")                                                                                  \
+    X(INVEPT_GUEST, "invept.guest")       /* executed by the guest hypervisor */                                       \
+    X(INVEPT_HARDWARE, "invept.hardware") /* executed by Strata */
 
 enum counter {
     COUNT_EXIT_L2,
@@ -52,7 +52,7 @@ enum counter {
 #define X(identifier, name) COUNT_##identifier,
     COUNTERS(X)
 #undef X
-    COUNTER_COUNT
+        COUNTER_COUNT
 };
 
 #define COUNTER_NAME_SIZE 64

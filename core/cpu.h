@@ -42,22 +42,22 @@ struct cpu {
     uint8_t event_pending;    /* set by the NMI and machine-check handlers; read by exit.S */
     uint8_t nmi_pending, machine_check_pending;
 
-    bool in_nested;       /* the nested guest runs: vmcs02 is current */
-    struct vmcs *current; /* what is current on the processor */
+    bool in_nested;        /* the nested guest runs: vmcs02 is current */
+    struct vmcs *current;  /* what is current on the processor */
     struct nested *nested; /* nested/'s part */
-    uint32_t index;       /* 0 = the CPU that booted */
+    uint32_t index;        /* 0 = the CPU that booted */
     uint32_t apic_id;
     struct vmcs vmcs01;
-    struct page_pool pool; /* pages of this CPU alone */
+    struct page_pool pool;           /* pages of this CPU alone */
     uint64_t cr0_shadow, cr4_shadow; /* what vmcs01 has in these fields */
-    const char *failure;   /* why this CPU could not start VMX (state CPU_FAILED) */
-    struct watch_log *watch_log; /* what the processor logs of writes to watched pages; NULL: it does not */
-    uint32_t state;        /* enum cpu_state; read by other CPUs with __atomic */
-    uint64_t flush_epoch;  /* machine.flush_epoch when this CPU last invalidated ept01; read by other CPUs */
-    uint32_t ept01_content; /* machine.ept01_content as this CPU's ept02 knows it */
+    const char *failure;             /* why this CPU could not start VMX (state CPU_FAILED) */
+    struct watch_log *watch_log;     /* what the processor logs of writes to watched pages; NULL: it does not */
+    uint32_t state;                  /* enum cpu_state; read by other CPUs with __atomic */
+    uint64_t flush_epoch;            /* machine.flush_epoch when this CPU last invalidated ept01; read by other CPUs */
+    uint32_t ept01_content;          /* machine.ept01_content as this CPU's ept02 knows it */
     bool waits_in_nested; /* entered a nested guest that waits for a SIPI: executes nothing; read by other CPUs */
     bool smi_blocked;     /* exits on this CPU save "blocking by SMI": see start_handle_sipi */
-    bool nmi_virtual;      /* vmcs01 has NMI exiting and NMI-window exiting on: an NMI waits for its window */
+    bool nmi_virtual;     /* vmcs01 has NMI exiting and NMI-window exiting on: an NMI waits for its window */
 
     uint64_t counters[COUNTER_COUNT];
     uint32_t last_exit_count;

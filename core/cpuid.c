@@ -9,9 +9,9 @@
 #include "core/log.h"
 #include "core/upcall.h"
 
-#define SIGNATURE_0 0x61727453u /* "Stra" */
-#define SIGNATURE_1 0x74536174u /* "taSt" */
-#define SIGNATURE_2 0x61746172u /* "rata" */
+#define SIGNATURE_0 0x61727453u     /* "Stra" */
+#define SIGNATURE_1 0x74536174u     /* "taSt" */
+#define SIGNATURE_2 0x61746172u     /* "rata" */
 #define KVM_SIGNATURE_0 0x4b4d564bu /* "KVMK" */
 #define KVM_SIGNATURE_1 0x564b4d56u /* "VMKV" */
 #define KVM_SIGNATURE_2 0x0000004du /* "M" */

@@ -14,7 +14,8 @@
 #define CR_QUAL_TYPE_SHIFT 4
 #define CR_QUAL_GPR_SHIFT 8
 #define CR_TYPE_MOV_TO 0
-#define CR0_RESERVED (~(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG))
+#define CR0_RESERVED                                                                                                   \
+    (~(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG))
 #define CR4_PDPTE_RELOAD (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)
 
 static bool long_mode_enabled(void) { return vmread(GUEST_EFER) & EFER_LME; }

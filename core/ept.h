@@ -22,7 +22,14 @@
 #define EPT_ADDR_MASK 0x000ffffffffff000ull
 
 /* Memory types, as in MTRRs, PAT and EPT leaves. */
-enum memtype { MEMTYPE_UC = 0, MEMTYPE_WC = 1, MEMTYPE_WT = 4, MEMTYPE_WP = 5, MEMTYPE_WB = 6, MEMTYPE_UC_MINUS = 7 /* PAT only */ };
+enum memtype {
+    MEMTYPE_UC = 0,
+    MEMTYPE_WC = 1,
+    MEMTYPE_WT = 4,
+    MEMTYPE_WP = 5,
+    MEMTYPE_WB = 6,
+    MEMTYPE_UC_MINUS = 7 /* PAT only */
+};
 
 /* EPTP: SDM 3, "Extended-Page-Table Pointer (EPTP)". */
 #define EPTP_MEMTYPE_MASK 7ull
@@ -46,7 +53,10 @@ enum memtype { MEMTYPE_UC = 0, MEMTYPE_WC = 1, MEMTYPE_WT = 4, MEMTYPE_WP = 5, M
 
 /* Bytes mapped by one entry of a table of this level: 1 = 4 KiB (page table) .. 4 = 512 GiB (PML4). */
 static inline uint64_t ept_span(int level) { return 1ull << (PAGE_SHIFT + 9 * (level - 1)); }
-static inline unsigned ept_index(uint64_t addr, int level) { return (unsigned)(addr >> (PAGE_SHIFT + 9 * (level - 1))) & 511; }
+static inline unsigned ept_index(uint64_t addr, int level)
+{
+    return (unsigned)(addr >> (PAGE_SHIFT + 9 * (level - 1))) & 511;
+}
 static inline bool ept_present(uint64_t entry) { return (entry & EPT_RWX) != 0; }
 static inline bool ept_is_leaf(uint64_t entry, int level) { return level == 1 || (entry & EPT_LARGE); }
 

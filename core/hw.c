@@ -53,7 +53,11 @@ fail:
 
 bool hw_vmxon(hpa_t region)
 {
-    __asm__ volatile goto("1: vmxon %0\n jbe %l[fail]\n" FIXUP("1b", "%l[fail]") : : "m"(region.v) : "cc", "memory" : fail);
+    __asm__ volatile goto("1: vmxon %0\n jbe %l[fail]\n" FIXUP("1b", "%l[fail]")
+                          :
+                          : "m"(region.v)
+                          : "cc", "memory"
+                          : fail);
     return true;
 fail:
     return false;
@@ -64,7 +68,11 @@ void hw_vmxoff(void) { __asm__ volatile("vmxoff" : : : "cc", "memory"); }
 void hw_invept(enum invept_type type, uint64_t eptp)
 {
     struct invept_descriptor descriptor = { eptp, 0 };
-    __asm__ volatile goto("invept %0, %1\n jbe %l[fail]" : : "m"(descriptor), "r"((uint64_t)type) : "cc", "memory" : fail);
+    __asm__ volatile goto("invept %0, %1\n jbe %l[fail]"
+                          :
+                          : "m"(descriptor), "r"((uint64_t)type)
+                          : "cc", "memory"
+                          : fail);
     return;
 fail:
     panic("INVEPT type %u of EPTP %llxh failed", type, (unsigned long long)eptp);
@@ -73,7 +81,11 @@ fail:
 void hw_invvpid(enum invvpid_type type, uint16_t vpid, uint64_t linear)
 {
     struct invvpid_descriptor descriptor = { vpid, linear };
-    __asm__ volatile goto("invvpid %0, %1\n jbe %l[fail]" : : "m"(descriptor), "r"((uint64_t)type) : "cc", "memory" : fail);
+    __asm__ volatile goto("invvpid %0, %1\n jbe %l[fail]"
+                          :
+                          : "m"(descriptor), "r"((uint64_t)type)
+                          : "cc", "memory"
+                          : fail);
     return;
 fail:
     panic("INVVPID type %u of VPID %u failed", type, vpid);
@@ -94,7 +106,10 @@ void hw_wrmsr(uint32_t msr, uint64_t value)
 bool hw_rdmsr_try(uint32_t msr, uint64_t *value)
 {
     uint32_t low = 0, high = 0, ok = 0;
-    __asm__ volatile("1: rdmsr\n mov $1, %2\n 2:\n" FIXUP("1b", "2b") : "+a"(low), "+d"(high), "+r"(ok) : "c"(msr) : "memory");
+    __asm__ volatile("1: rdmsr\n mov $1, %2\n 2:\n" FIXUP("1b", "2b")
+                     : "+a"(low), "+d"(high), "+r"(ok)
+                     : "c"(msr)
+                     : "memory");
     *value = (uint64_t)high << 32 | low;
     return ok;
 }
@@ -103,7 +118,9 @@ bool hw_wrmsr_try(uint32_t msr, uint64_t value)
 {
     uint32_t ok = 0;
     __asm__ volatile("1: wrmsr\n mov $1, %0\n 2:\n" FIXUP("1b", "2b")
-                     : "+r"(ok) : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
+                     : "+r"(ok)
+                     : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+                     : "memory");
     return ok;
 }
 
@@ -121,14 +138,14 @@ uint64_t hw_rdtsc(void)
     return (uint64_t)high << 32 | low;
 }
 
-#define READ_REGISTER(name, reg)                                     \
-    uint64_t hw_read_##name(void)                                    \
-    {                                                                \
-        uint64_t value;                                              \
-        __asm__ volatile("mov %%" reg ", %0" : "=r"(value) : : "memory"); \
-        return value;                                                \
+#define READ_REGISTER(name, reg)                                                                                       \
+    uint64_t hw_read_##name(void)                                                                                      \
+    {                                                                                                                  \
+        uint64_t value;                                                                                                \
+        __asm__ volatile("mov %%" reg ", %0" : "=r"(value) : : "memory");                                              \
+        return value;                                                                                                  \
     }
-#define WRITE_REGISTER(name, reg) \
+#define WRITE_REGISTER(name, reg)                                                                                      \
     void hw_write_##name(uint64_t value) { __asm__ volatile("mov %0, %%" reg : : "r"(value) : "memory"); }
 
 READ_REGISTER(cr0, "cr0")
@@ -152,7 +169,9 @@ bool hw_xsetbv_try(uint32_t index, uint64_t value)
 {
     uint32_t ok = 0;
     __asm__ volatile("1: xsetbv\n mov $1, %0\n 2:\n" FIXUP("1b", "2b")
-                     : "+r"(ok) : "c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
+                     : "+r"(ok)
+                     : "c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+                     : "memory");
     return ok;
 }
 
@@ -181,5 +200,7 @@ void hw_load_segments(uint16_t code, uint16_t data, uint16_t task)
 {
     __asm__ volatile("push %q0\n lea 1f(%%rip), %%rax\n push %%rax\n lretq\n 1:\n"
                      "mov %1, %%ds\n mov %1, %%es\n mov %1, %%ss\n mov %1, %%fs\n mov %1, %%gs\n ltr %w2"
-                     : : "r"((uint64_t)code), "r"((uint32_t)data), "r"(task) : "rax", "memory");
+                     :
+                     : "r"((uint64_t)code), "r"((uint32_t)data), "r"(task)
+                     : "rax", "memory");
 }

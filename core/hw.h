@@ -8,9 +8,15 @@
 #include "core/types.h"
 #include "core/vmx.h"
 
-struct cpuid_regs { uint32_t eax, ebx, ecx, edx; };
-struct invept_descriptor { uint64_t eptp, reserved; };
-struct invvpid_descriptor { uint64_t vpid, linear; };
+struct cpuid_regs {
+    uint32_t eax, ebx, ecx, edx;
+};
+struct invept_descriptor {
+    uint64_t eptp, reserved;
+};
+struct invvpid_descriptor {
+    uint64_t vpid, linear;
+};
 
 /* VMREAD/VMWRITE of the current VMCS. The field must exist and a VMCS must be current: panics otherwise. */
 uint64_t hw_vmread(uint32_t field);
@@ -52,7 +58,10 @@ void hw_outb(uint16_t port, uint8_t value);
 /* Stops this CPU for good (interrupts off, HLT again after any NMI). */
 _Noreturn void hw_halt(void);
 
-struct descriptor_table { uint16_t limit; uint64_t base; } __attribute__((packed));
+struct descriptor_table {
+    uint16_t limit;
+    uint64_t base;
+} __attribute__((packed));
 void hw_lgdt(const struct descriptor_table *table);
 void hw_lidt(const struct descriptor_table *table);
 void hw_load_segments(uint16_t code, uint16_t data, uint16_t task);

@@ -8,9 +8,9 @@
 #include "core/machine.h"
 #include "core/mem.h"
 
-_Static_assert(LOW_E820_MAX * E820_ENTRY_OLD_SIZE < LOW_PAGE_SIZE, "the list fits the page");
+_Static_assert(LOW_E820_MAX *E820_ENTRY_OLD_SIZE < LOW_PAGE_SIZE, "the list fits the page");
 
-#define BDA_MEMORY_KIB 0x413   /* BIOS data area 40:13h: KiB of conventional memory */
+#define BDA_MEMORY_KIB 0x413 /* BIOS data area 40:13h: KiB of conventional memory */
 #define INT15_VECTOR (0x15 * 4)
 #define CONVENTIONAL_MIN_KIB 64
 #define CONVENTIONAL_MAX_KIB 640

@@ -15,22 +15,22 @@
 
 struct machine {
     struct options options;
-    struct vmx_caps hw;         /* what the processor has */
-    struct memmap memmap;       /* as the guest sees it: Strata's memory is reserved */
-    uint64_t ram_end;           /* first byte behind the last RAM */
+    struct vmx_caps hw;                /* what the processor has */
+    struct memmap memmap;              /* as the guest sees it: Strata's memory is reserved */
+    uint64_t ram_end;                  /* first byte behind the last RAM */
     uint64_t hidden_start, hidden_end; /* Strata's own memory */
-    hpa_t junk;                 /* the page that the guest sees in its place */
+    hpa_t junk;                        /* the page that the guest sees in its place */
     hpa_t msr_bitmap01;
-    uint64_t cr3;               /* Strata's page tables */
-    uint64_t cr4;               /* CR4 in root mode */
-    uint32_t low_page;          /* physical address of the page of conventional memory (lowpage.h) */
-    uint8_t boot_drive;         /* that the guest boots from */
+    uint64_t cr3;       /* Strata's page tables */
+    uint64_t cr4;       /* CR4 in root mode */
+    uint32_t low_page;  /* physical address of the page of conventional memory (lowpage.h) */
+    uint8_t boot_drive; /* that the guest boots from */
     bool has_1g_pages, has_xsave, has_x2apic, has_mtrr;
     struct ept01 ept01;
-    uint64_t flush_epoch;       /* grows when CPUs must invalidate ept01 before they enter the guest again */
-    uint32_t ept01_content;     /* grows when what was composed from ept01 must be looked at again */
+    uint64_t flush_epoch;   /* grows when CPUs must invalidate ept01 before they enter the guest again */
+    uint32_t ept01_content; /* grows when what was composed from ept01 must be looked at again */
     struct mtrr mtrr;
-    struct page_pool pool;      /* of all CPUs; before the guest runs, or under machine_lock */
+    struct page_pool pool; /* of all CPUs; before the guest runs, or under machine_lock */
 };
 
 extern struct machine machine;

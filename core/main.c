@@ -60,8 +60,8 @@ static _Noreturn void refuse(const char *reason)
 static void read_boot_info(const void *info)
 {
     uint32_t size = multiboot2_total_size(info);
-    enum multiboot2_result result =
-        size <= MULTIBOOT2_INFO_MAX ? multiboot2_parse(info, size, &boot) : MULTIBOOT2_BAD_SIZE;
+    enum multiboot2_result result = size <= MULTIBOOT2_INFO_MAX ? multiboot2_parse(info, size, &boot)
+                                                                : MULTIBOOT2_BAD_SIZE;
     machine.options = options_parse(result == MULTIBOOT2_OK ? boot.command_line : "", complain);
     log_set((uint16_t)machine.options.serial, (enum log_level)machine.options.log);
     log_set_strata_level(cpuid_level_below() + 1);

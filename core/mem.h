@@ -12,7 +12,7 @@
  * or is used before the other CPUs run.
  */
 struct page_pool {
-    uint64_t free_head; /* hpa of the first free page (its first 8 bytes hold the next), 0 = none */
+    uint64_t free_head;  /* hpa of the first free page (its first 8 bytes hold the next), 0 = none */
     uint32_t free_count; /* pages */
     uint32_t total;      /* pages given at creation */
 };

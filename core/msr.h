@@ -6,8 +6,8 @@
 
 #include "core/types.h"
 
-#define MSR_BITMAP_READ_LOW 0x000   /* offsets of the four parts of an MSR bitmap: 0..1FFFh */
-#define MSR_BITMAP_READ_HIGH 0x400  /* C000_0000h..C000_1FFFh */
+#define MSR_BITMAP_READ_LOW 0x000  /* offsets of the four parts of an MSR bitmap: 0..1FFFh */
+#define MSR_BITMAP_READ_HIGH 0x400 /* C000_0000h..C000_1FFFh */
 #define MSR_BITMAP_WRITE_LOW 0x800
 #define MSR_BITMAP_WRITE_HIGH 0xc00
 #define MSR_BITMAP_PART_MSRS 0x2000

@@ -5,6 +5,7 @@
 #include "core/format.h"
 #include "core/log.h"
 
+// clang-format off
 static const struct { uint32_t field; const char *name; } panic_fields[] = {
     { VMCS_EXIT_REASON, "exit reason" },          { VMCS_EXIT_QUALIFICATION, "qualification" },
     { VMCS_EXIT_INTR_INFO, "interruption" },      { VMCS_IDT_VECTORING_INFO, "IDT-vectoring" },
@@ -18,6 +19,7 @@ static const struct { uint32_t field; const char *name; } panic_fields[] = {
     { VMCS_PIN_CONTROLS, "pin" }, { VMCS_PROC_CONTROLS, "proc" }, { VMCS_PROC2_CONTROLS, "proc2" },
     { VMCS_EXIT_CONTROLS, "exit" }, { VMCS_ENTRY_CONTROLS, "entry" }, { VMCS_EPTP, "EPTP" },
 };
+// clang-format on
 
 static void print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static void print(const char *fmt, ...)

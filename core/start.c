@@ -54,7 +54,10 @@ static void wait_us(unsigned us)
 }
 
 static uint32_t cpu_state(const struct cpu *cpu) { return __atomic_load_n(&cpu->state, __ATOMIC_ACQUIRE); }
-static void cpu_set_state(struct cpu *cpu, enum cpu_state state) { __atomic_store_n(&cpu->state, state, __ATOMIC_RELEASE); }
+static void cpu_set_state(struct cpu *cpu, enum cpu_state state)
+{
+    __atomic_store_n(&cpu->state, state, __ATOMIC_RELEASE);
+}
 
 /* Where another CPU of Strata arrives in 64-bit mode, on its own stack, with Strata's page tables. */
 static _Noreturn void ap_main(struct cpu *cpu)
@@ -197,10 +200,7 @@ void start_icr_write(uint32_t low, uint32_t destination)
 }
 
 /* A CPU that left wait-for-SIPI by a VM exit may save "blocking by SMI" from then on (Bochs 2.7 does; processors do not). */
-void start_note_sipi(struct cpu *cpu)
-{
-    cpu->smi_blocked |= (vmread(GUEST_INTERRUPTIBILITY) & BLOCKING_SMI) != 0;
-}
+void start_note_sipi(struct cpu *cpu) { cpu->smi_blocked |= (vmread(GUEST_INTERRUPTIBILITY) & BLOCKING_SMI) != 0; }
 
 /* The guest's SIPI: real mode at vector * 4 KiB. SDM 3, "Typical AP Initialization Sequence". */
 void start_handle_sipi(struct cpu *cpu, uint32_t reason)

@@ -8,8 +8,13 @@
 #define STUB_SIZE 16
 #define GATE_INTERRUPT_PRESENT 0x8e00u
 
-struct gate { uint16_t offset0, selector, flags, offset1; uint32_t offset2, reserved; } __attribute__((packed));
-struct fixup { uint64_t where, to; };
+struct gate {
+    uint16_t offset0, selector, flags, offset1;
+    uint32_t offset2, reserved;
+} __attribute__((packed));
+struct fixup {
+    uint64_t where, to;
+};
 
 extern const uint8_t trap_stubs[];
 extern const uint8_t entry_window[], entry_window_end[], entry_again[];

@@ -10,11 +10,17 @@
 #include <stdint.h>
 
 /* Physical address of the machine that this Strata runs on (ept01 maps to these). */
-typedef struct { uint64_t v; } hpa_t;
+typedef struct {
+    uint64_t v;
+} hpa_t;
 /* Guest-physical address of the guest hypervisor (ept01 maps from these, ept12 maps to these). */
-typedef struct { uint64_t v; } gpa1_t;
+typedef struct {
+    uint64_t v;
+} gpa1_t;
 /* Guest-physical address of the nested guest (ept12 and ept02 map from these). */
-typedef struct { uint64_t v; } gpa2_t;
+typedef struct {
+    uint64_t v;
+} gpa2_t;
 
 static inline hpa_t hpa(uint64_t v) { return (hpa_t){ v }; }
 static inline gpa1_t gpa1(uint64_t v) { return (gpa1_t){ v }; }

@@ -63,9 +63,11 @@ static void write_controls(void)
     vmwrite(PIN_CONTROLS, vmx_adjust(0, MSR_VMX_PIN));
     vmwrite(PROC_CONTROLS, vmx_adjust(PROC_MSR_BITMAP | PROC_SECONDARY, MSR_VMX_PROC));
     vmwrite(PROC2_CONTROLS, vmx_adjust(PROC2_EPT | PROC2_VPID | PROC2_UNRESTRICTED | PROC2_RDTSCP | PROC2_INVPCID |
-                                           PROC2_XSAVES | PROC2_USER_WAIT, MSR_VMX_PROC2));
-    vmwrite(EXIT_CONTROLS, vmx_adjust(EXIT_HOST_64 | EXIT_SAVE_DEBUG | EXIT_SAVE_PAT | EXIT_LOAD_PAT | EXIT_SAVE_EFER |
-                                          EXIT_LOAD_EFER, MSR_VMX_EXIT));
+                                           PROC2_XSAVES | PROC2_USER_WAIT,
+                                       MSR_VMX_PROC2));
+    vmwrite(EXIT_CONTROLS,
+            vmx_adjust(EXIT_HOST_64 | EXIT_SAVE_DEBUG | EXIT_SAVE_PAT | EXIT_LOAD_PAT | EXIT_SAVE_EFER | EXIT_LOAD_EFER,
+                       MSR_VMX_EXIT));
     vmwrite(ENTRY_CONTROLS, vmx_adjust(ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER, MSR_VMX_ENTRY));
     vmwrite(EXCEPTION_BITMAP, 0);
     vmwrite(PF_ERROR_MASK, 0);
@@ -87,8 +89,8 @@ static void write_controls(void)
 
 void vmcs01_create(struct cpu *cpu)
 {
-    *(uint32_t *)hpa_ptr(cpu->vmcs01.region) =
-        (uint32_t)(vmx_caps_msr(&machine.hw, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK);
+    *(uint32_t *)hpa_ptr(cpu->vmcs01.region) = (uint32_t)(vmx_caps_msr(&machine.hw, MSR_VMX_BASIC) &
+                                                          VMX_BASIC_REVISION_MASK);
     hw_vmclear(cpu->vmcs01.region);
     cpu->vmcs01.launched = false;
     vmcs_load(cpu, &cpu->vmcs01);

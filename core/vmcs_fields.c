@@ -4,14 +4,14 @@
  */
 #include "core/vmcs_fields.h"
 
-#define F(name, encoding, width, store, group, exists)                                              \
-    _Static_assert(((encoding) >> 13 & 3) == WIDTH_##width, #name ": width disagrees with encoding"); \
+#define F(name, encoding, width, store, group, exists)                                                                 \
+    _Static_assert(((encoding) >> 13 & 3) == WIDTH_##width, #name ": width disagrees with encoding");                  \
     _Static_assert(((encoding) & ~0x6ffeu) == 0, #name ": not the encoding of a full field");
 #include "core/vmcs_fields.def"
 #undef F
 
 const struct vmcs_field vmcs_fields[FIELD_COUNT] = {
-#define F(name, encoding, width, store, group, exists) \
+#define F(name, encoding, width, store, group, exists)                                                                 \
     [FIELD_##name] = { encoding, WIDTH_##width, STORE_##store, GROUP_##group, CAP_##exists, #name },
 #include "core/vmcs_fields.def"
 #undef F
@@ -19,7 +19,9 @@ const struct vmcs_field vmcs_fields[FIELD_COUNT] = {
 
 /* An encoding's width, type and index fold into 9 bits: the index has at most 5 bits in every field of the table. */
 #define INDEX_BITS 5
-#define SLOT(encoding) (((encoding) >> 13 & 3) << (INDEX_BITS + 2) | ((encoding) >> 10 & 3) << INDEX_BITS | ((encoding) >> 1 & ((1 << INDEX_BITS) - 1)))
+#define SLOT(encoding)                                                                                                 \
+    (((encoding) >> 13 & 3) << (INDEX_BITS + 2) | ((encoding) >> 10 & 3) << INDEX_BITS |                               \
+     ((encoding) >> 1 & ((1 << INDEX_BITS) - 1)))
 
 /* Row + 1 of each slot; 0 = no field. */
 static const uint8_t row_of_slot[1 << (INDEX_BITS + 4)] = {

@@ -26,12 +26,38 @@ enum vmcs_type { TYPE_CONTROL = 0, TYPE_INFO = 1, TYPE_GUEST = 2, TYPE_HOST = 3 
 enum vmcs_store { STORE_SHARED, STORE_INFO, STORE_SOFT };
 
 /* What a write makes stale. GROUP_NONE: nothing, the processor checks the value itself. */
-enum vmcs_group { GROUP_NONE, GROUP_CONTROLS, GROUP_HOST, GROUP_BITMAPS, GROUP_MSR_AREAS, GROUP_APIC, GROUP_EPT, GROUP_LINK, GROUP_COUNT };
+enum vmcs_group {
+    GROUP_NONE,
+    GROUP_CONTROLS,
+    GROUP_HOST,
+    GROUP_BITMAPS,
+    GROUP_MSR_AREAS,
+    GROUP_APIC,
+    GROUP_EPT,
+    GROUP_LINK,
+    GROUP_COUNT
+};
 
 /* What must be offered to the guest hypervisor for a field to exist. CAP_NEVER: the field is known, the feature is not offered. */
 enum vmcs_cap {
-    CAP_ALWAYS, CAP_NEVER, CAP_PROC2, CAP_MSR_BITMAP, CAP_TPR_SHADOW, CAP_VIRT_APIC, CAP_EPT, CAP_VPID, CAP_VID,
-    CAP_POSTED_INTR, CAP_SHADOW, CAP_XSAVES, CAP_TSC_SCALING, CAP_PAT, CAP_EFER, CAP_PLE, CAP_PREEMPTION_TIMER, CAP_COUNT
+    CAP_ALWAYS,
+    CAP_NEVER,
+    CAP_PROC2,
+    CAP_MSR_BITMAP,
+    CAP_TPR_SHADOW,
+    CAP_VIRT_APIC,
+    CAP_EPT,
+    CAP_VPID,
+    CAP_VID,
+    CAP_POSTED_INTR,
+    CAP_SHADOW,
+    CAP_XSAVES,
+    CAP_TSC_SCALING,
+    CAP_PAT,
+    CAP_EFER,
+    CAP_PLE,
+    CAP_PREEMPTION_TIMER,
+    CAP_COUNT
 };
 
 struct vmcs_field {

@@ -7,7 +7,6 @@
 #include "core/vmx_probe.h"
 #include "core/vmx_require.h"
 
-
 static bool feature_control_allows(uint64_t value)
 {
     return !(value & FEATURE_CONTROL_LOCK) || (value & FEATURE_CONTROL_VMX);

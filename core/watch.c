@@ -26,7 +26,7 @@ struct watch_page {
     uint64_t *leaf; /* NULL: free */
     uint64_t epoch; /* hot until every CPU has invalidated at this epoch */
     uint32_t refs, version;
-    uint16_t next; /* with the same hash, index + 1 */
+    uint16_t next;   /* with the same hash, index + 1 */
     bool hot, lossy; /* lossy: another CPU may have written unheard while it was hot */
 };
 

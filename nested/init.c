@@ -103,7 +103,10 @@ void nested_ept01_changed(struct cpu *cpu)
 void nested_counters(struct cpu *cpu)
 {
     const struct ept02_counters *from = &cpu->nested->ept02.counters;
-    const struct { enum counter to; uint64_t value; } rows[] = {
+    const struct {
+        enum counter to;
+        uint64_t value;
+    } rows[] = {
         { COUNT_EPT02_FILL, from->fills },
         { COUNT_EPT02_COALESCED_2M, from->coalesced_2m },
         { COUNT_EPT02_COALESCED_1G, from->coalesced_1g },

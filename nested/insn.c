@@ -32,14 +32,14 @@ void insn_fail(struct cpu *cpu, enum vmx_error error)
     set_flags(RFLAGS_ZF);
 }
 
-static uint32_t memory_revision(gpa1_t region) { return __atomic_load_n((uint32_t *)gpa1_ptr(region), __ATOMIC_RELAXED); }
+static uint32_t memory_revision(gpa1_t region)
+{
+    return __atomic_load_n((uint32_t *)gpa1_ptr(region), __ATOMIC_RELAXED);
+}
 
 static uint32_t revision(void) { return (uint32_t)(caps_msr(&nested_caps, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK); }
 
-static bool region_address_ok(uint64_t addr)
-{
-    return !(addr & (PAGE_SIZE - 1)) && !(addr >> nested_caps.maxphyaddr);
-}
+static bool region_address_ok(uint64_t addr) { return !(addr & (PAGE_SIZE - 1)) && !(addr >> nested_caps.maxphyaddr); }
 
 static uint64_t fixed0(uint32_t msr) { return caps_msr(&nested_caps, msr); }
 
@@ -90,6 +90,8 @@ static void vmxon(struct cpu *cpu)
     n->in_vmx = true;
     n->vmxon = gpa1(addr);
     n->current = NULL;
+    for (unsigned i = 0; i < NESTED_SLOTS; i++) /* in VMX operation IA-32e mode cannot change, before it could */
+        n->slots[i].v.unchecked = VMCS12_ALL_GROUPS;
     own_cr0(cpu, true);
     nested_shadowing(true);
     insn_succeed();
@@ -244,6 +246,7 @@ static void handle_vmwrite(struct cpu *cpu)
 
 static void vmcall(struct cpu *cpu) { insn_fail(cpu, VMERR_VMCALL_IN_ROOT); }
 
+// clang-format off
 static const struct {
     void (*handle)(struct cpu *cpu);
     void (*handle_reason)(struct cpu *cpu, uint32_t reason);
@@ -255,6 +258,7 @@ static const struct {
     [REASON_invvpid] = { invalidate_vpid, NULL }, [REASON_vmlaunch] = { NULL, nested_launch },
     [REASON_vmresume] = { NULL, nested_launch },
 };
+// clang-format on
 
 void nested_instruction(struct cpu *cpu, uint32_t reason)
 {

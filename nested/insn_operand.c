@@ -29,7 +29,8 @@ static void gpr_write(struct cpu *cpu, unsigned reg, uint64_t value)
 }
 
 /* Linear address of the memory operand, or false after #GP or #SS. */
-static bool linear_of(struct cpu *cpu, const struct operand *o, unsigned size, enum operand_access access, uint64_t *linear)
+static bool linear_of(struct cpu *cpu, const struct operand *o, unsigned size, enum operand_access access,
+                      uint64_t *linear)
 {
     uint64_t gpr[GPR_COUNT];
     read_gprs(cpu, gpr);

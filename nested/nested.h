@@ -15,18 +15,18 @@
 /* What belongs to one vmcs12 beyond its values: what was made of them for vmcs02. */
 struct nested_slot {
     struct vmcs12 v;
-    hpa_t msr_bitmap;          /* merged */
+    hpa_t msr_bitmap;                /* merged */
     struct watch_page *bitmap_watch; /* the guest hypervisor's MSR bitmap; NULL: its changes go unnoticed */
-    gpa1_t bitmap_page;        /* that bitmap_watch is for */
-    uint32_t bitmap_version;   /* of it that is merged; 0: none */
-    uint32_t bitmap_writable;  /* writable_generation at that time */
-    struct ept02_root *root;   /* NULL: vmcs12 does without EPT */
+    gpa1_t bitmap_page;              /* that bitmap_watch is for */
+    uint32_t bitmap_version;         /* of it that is merged; 0: none */
+    uint32_t bitmap_writable;        /* writable_generation at that time */
+    struct ept02_root *root;         /* NULL: vmcs12 does without EPT */
     uint32_t root_serial;
-    uint32_t flags;            /* enum slot_flag */
-    bool prefill;              /* an EPT violation at prefill_addr was reflected */
+    uint32_t flags; /* enum slot_flag */
+    bool prefill;   /* an EPT violation at prefill_addr was reflected */
     gpa2_t prefill_addr;
     uint16_t vpid02;
-    uint64_t kept[5];          /* values of vmcs12's fields that exits do not save: see kept_rows in special.c */
+    uint64_t kept[5]; /* values of vmcs12's fields that exits do not save: see kept_rows in special.c */
 };
 
 /* Rare properties of a vmcs12's controls, so that the usual entry and exit test one word. */
@@ -41,11 +41,11 @@ enum slot_flag {
 
 struct nested {
     bool in_vmx;
-    bool init_pending;       /* INIT arrived in VMX root operation */
+    bool init_pending; /* INIT arrived in VMX root operation */
     gpa1_t vmxon;
     struct nested_slot *current; /* NULL: none */
     uint64_t clock;
-    uint32_t blocking;       /* vmcs01's interruptibility state when L2 entered L3 */
+    uint32_t blocking; /* vmcs01's interruptibility state when L2 entered L3 */
     struct ept02 ept02;
     struct nested_slot slots[NESTED_SLOTS];
 };

@@ -50,7 +50,8 @@ uint32_t special_flags(const struct nested_slot *slot)
     for (size_t i = 0; i < ARRAY_SIZE(kept_rows); i++)
         if (kept_exists(v, &kept_rows[i]) && !(loads(v, &kept_rows[i]) && saves(v, &kept_rows[i])))
             flags |= SLOT_KEEP;
-    if (v->soft[FIELD_ENTRY_MSR_LOAD_COUNT] || v->soft[FIELD_EXIT_MSR_LOAD_COUNT] || v->soft[FIELD_EXIT_MSR_STORE_COUNT])
+    if (v->soft[FIELD_ENTRY_MSR_LOAD_COUNT] || v->soft[FIELD_EXIT_MSR_LOAD_COUNT] ||
+        v->soft[FIELD_EXIT_MSR_STORE_COUNT])
         flags |= SLOT_MSR_AREAS;
     if (!(proc2 & PROC2_EPT))
         flags |= SLOT_NO_EPT;
@@ -119,10 +120,15 @@ static bool load_pdptes(void)
 
 /* --- MSR areas: SDM 3, "Loading MSRs" of "VM Entries" and "VM Exits", "Saving MSRs" --- */
 
-struct msr_entry { uint32_t msr, reserved; uint64_t value; };
+struct msr_entry {
+    uint32_t msr, reserved;
+    uint64_t value;
+};
 
 /* MSRs that the VMCS switches have their values there while another's are in the processor. The VMCS is current. */
-static const struct { uint32_t msr, encoding; } switched[] = {
+static const struct {
+    uint32_t msr, encoding;
+} switched[] = {
     { MSR_EFER, VMCS_GUEST_EFER },
     { MSR_PAT, VMCS_GUEST_PAT },
     { MSR_DEBUGCTL, VMCS_GUEST_DEBUGCTL },
@@ -197,7 +203,9 @@ static bool store_one(uint64_t area, uint64_t i)
     struct msr_entry e = entry_read(area, i);
     if (forbidden_anywhere(&e))
         return false;
-    uint32_t encoding = e.msr == MSR_FS_BASE ? VMCS_GUEST_FS_BASE : e.msr == MSR_GS_BASE ? VMCS_GUEST_GS_BASE : switched_encoding(e.msr);
+    uint32_t encoding = e.msr == MSR_FS_BASE   ? VMCS_GUEST_FS_BASE
+                        : e.msr == MSR_GS_BASE ? VMCS_GUEST_GS_BASE
+                                               : switched_encoding(e.msr);
     uint64_t value;
     if (encoding)
         value = hw_vmread(encoding);
@@ -267,6 +275,7 @@ void special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed)
                 break;
     if (slot->flags & SLOT_KEEP)
         keep_exit(slot);
-    if ((slot->flags & SLOT_FLUSH) && !(v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY && v->soft[FIELD_PROC2_CONTROLS] & PROC2_VPID))
+    if ((slot->flags & SLOT_FLUSH) &&
+        !(v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY && v->soft[FIELD_PROC2_CONTROLS] & PROC2_VPID))
         hw_invvpid(INVVPID_SINGLE, VPID01, 0);
 }

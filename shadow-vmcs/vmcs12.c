@@ -208,7 +208,7 @@ void vmcs12_clear_in_memory(gpa1_t region)
 /* SDM 3, "VMCS Shadowing Bitmap Addresses": bit n stands for the encoding whose bits 14:0 are n. */
 static void bitmap_open(uint8_t *bitmap, uint32_t encoding)
 {
-    bitmap[encoding >> 3] &= (uint8_t)~(1u << (encoding & 7));
+    bitmap[encoding >> 3] &= (uint8_t) ~(1u << (encoding & 7));
 }
 
 void vmcs12_bitmaps(const struct vmx_caps *offered, uint8_t *vmread_bitmap, uint8_t *vmwrite_bitmap)
@@ -221,10 +221,12 @@ void vmcs12_bitmaps(const struct vmx_caps *offered, uint8_t *vmread_bitmap, uint
         if (f->store == STORE_SOFT || !offered->offered[f->cap])
             continue;
         bool writable = f->store == STORE_SHARED || write_info;
-        for (uint32_t high = 0; high <= (f->width == WIDTH_W64); high++) {
-            bitmap_open(vmread_bitmap, f->encoding + high);
+        uint32_t last = f->width == WIDTH_W64 ? f->encoding + 1u
+                                              : f->encoding; /* with the high half, if there is one */
+        for (uint32_t encoding = f->encoding; encoding <= last; encoding++) {
+            bitmap_open(vmread_bitmap, encoding);
             if (writable)
-                bitmap_open(vmwrite_bitmap, f->encoding + high);
+                bitmap_open(vmwrite_bitmap, encoding);
         }
     }
 }

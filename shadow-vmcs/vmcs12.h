@@ -18,16 +18,19 @@
 struct vmcs12 {
     struct vmcs vmcs02;
     gpa1_t region;
-    bool launched;     /* launch state as the guest hypervisor sees it */
-    bool lent;         /* vmcs02 is a shadow VMCS at the moment */
-    bool host_written; /* vmcs02 has Strata's host state */
+    bool launched;                /* launch state as the guest hypervisor sees it */
+    bool lent;                    /* vmcs02 is a shadow VMCS at the moment */
+    bool host_written;            /* vmcs02 has Strata's host state */
     uint32_t unchecked, unmerged; /* BIT(enum vmcs_group): changed since the last successful check and merge */
     uint64_t last_use;
     uint64_t soft[FIELD_COUNT]; /* rows stored SOFT; others only while nested/ says so */
 
     /* Exit information that Strata made up, where the processor cannot write it into vmcs02. */
     unsigned info_count;
-    struct { uint8_t row; uint64_t value; } info[INFO_OVERRIDES];
+    struct {
+        uint8_t row;
+        uint64_t value;
+    } info[INFO_OVERRIDES];
 };
 
 #define VMCS12_ALL_GROUPS (BIT(GROUP_COUNT) - 1)
@@ -35,7 +38,7 @@ struct vmcs12 {
 /* What this processor can do; set once before any CPU enters its guest. */
 struct vmcs12_config {
     const struct vmx_caps *hw;
-    bool shadowing;   /* lend vmcs02: hardware VMCS shadowing, and IA32_VMX_MISC[29] */
+    bool shadowing;    /* lend vmcs02: hardware VMCS shadowing, and IA32_VMX_MISC[29] */
     uint32_t revision; /* of hardware VMCSs */
 };
 void vmcs12_configure(const struct vmcs12_config *config);

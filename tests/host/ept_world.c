@@ -13,11 +13,11 @@
 #include "tests/host/fake_watch.h"
 #include "tests/host/support.h"
 
-#define ARENA (24 * MIB)
+#define ARENA (12 * MIB)
 #define TABLES_AT (2 * MIB)
 #define EPT01_AT (4 * MIB)
 #define POOLS_AT (8 * MIB)
-#define POOL_BYTES (8 * MIB)
+#define POOL_BYTES (2 * MIB)
 #define WIDTH 40
 #define JUNK (BIT(WIDTH) - PAGE_SIZE)
 #define ALLOWED_MAX 12

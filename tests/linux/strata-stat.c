@@ -11,263 +11,262 @@
 #include <unistd.h>
 
 #define LEAF_HYPERVISOR 0x40000000u
-#define LEAF_STRATA	0x40000100u
-#define LEAF_INFO	0x40000101u
-#define LEAF_READ	0x40000102u
-#define LEAF_NAME	0x40000103u
-#define LEAF_MARK	0x40000104u
+#define LEAF_STRATA 0x40000100u
+#define LEAF_INFO 0x40000101u
+#define LEAF_READ 0x40000102u
+#define LEAF_NAME 0x40000103u
+#define LEAF_MARK 0x40000104u
 
-#define CPU_ALL	     0xffu
-#define INTERFACE    1u
-#define LEVELS_MAX   16u
+#define CPU_ALL 0xffu
+#define INTERFACE 1u
+#define LEVELS_MAX 16u
 #define COUNTERS_MAX 1024u
-#define NAME_CHUNKS  4u
-#define NAME_SIZE    (16u * NAME_CHUNKS)
+#define NAME_CHUNKS 4u
+#define NAME_SIZE (16u * NAME_CHUNKS)
 
 struct regs {
-	uint32_t eax, ebx, ecx, edx;
+    uint32_t eax, ebx, ecx, edx;
 };
 
 struct level {
-	uint32_t hop; /* 0: the Strata just below this program */
-	uint32_t number; /* 1: the Strata nearest the machine */
-	uint32_t cpus;
-	uint32_t counters;
-	char (*names)[NAME_SIZE + 1];
-	uint64_t *values;
+    uint32_t hop;    /* 0: the Strata just below this program */
+    uint32_t number; /* 1: the Strata nearest the machine */
+    uint32_t cpus;
+    uint32_t counters;
+    char (*names)[NAME_SIZE + 1];
+    uint64_t *values;
 };
 
 static struct regs cpuid(uint32_t leaf, uint32_t ecx)
 {
-	struct regs r;
+    struct regs r;
 
-	__asm__ volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(ecx) : "memory");
-	return r;
+    __asm__ volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(ecx) : "memory");
+    return r;
 }
 
 static uint64_t rdtsc(void)
 {
-	uint32_t low, high;
+    uint32_t low, high;
 
-	__asm__ volatile("lfence; rdtsc" : "=a"(low), "=d"(high));
-	return (uint64_t)high << 32 | low;
+    __asm__ volatile("lfence; rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
 }
 
 static int strata_present(void)
 {
-	struct regs r = cpuid(1, 0);
+    struct regs r = cpuid(1, 0);
 
-	if (!(r.ecx & 1u << 31))
-		return 0;
-	if (cpuid(LEAF_HYPERVISOR, 0).eax < LEAF_HYPERVISOR)
-		return 0;
-	r = cpuid(LEAF_STRATA, 0);
-	return !memcmp(&r.ebx, "StrataStrata", 12) && r.eax >= LEAF_MARK;
+    if (!(r.ecx & 1u << 31))
+        return 0;
+    if (cpuid(LEAF_HYPERVISOR, 0).eax < LEAF_HYPERVISOR)
+        return 0;
+    r = cpuid(LEAF_STRATA, 0);
+    return !memcmp(&r.ebx, "StrataStrata", 12) && r.eax >= LEAF_MARK;
 }
 
 static uint64_t counter_read(uint32_t hop, uint32_t cpu, uint32_t index)
 {
-	struct regs r = cpuid(LEAF_READ, index | cpu << 16 | hop << 24);
+    struct regs r = cpuid(LEAF_READ, index | cpu << 16 | hop << 24);
 
-	return r.ecx & 1 ? (uint64_t)r.ebx << 32 | r.eax : 0;
+    return r.ecx & 1 ? (uint64_t)r.ebx << 32 | r.eax : 0;
 }
 
 static void counter_name(uint32_t hop, uint32_t index, char name[NAME_SIZE + 1])
 {
-	for (uint32_t chunk = 0; chunk < NAME_CHUNKS; chunk++) {
-		struct regs r = cpuid(LEAF_NAME, index | chunk << 16 | hop << 24);
+    for (uint32_t chunk = 0; chunk < NAME_CHUNKS; chunk++) {
+        struct regs r = cpuid(LEAF_NAME, index | chunk << 16 | hop << 24);
 
-		memcpy(name + 16 * chunk, &r, 16);
-	}
-	name[NAME_SIZE] = '\0';
+        memcpy(name + 16 * chunk, &r, 16);
+    }
+    name[NAME_SIZE] = '\0';
 }
 
 static void *need(void *memory)
 {
-	if (!memory) {
-		fputs("strata-stat: out of memory\n", stderr);
-		exit(1);
-	}
-	return memory;
+    if (!memory) {
+        fputs("strata-stat: out of memory\n", stderr);
+        exit(1);
+    }
+    return memory;
 }
 
 static void level_read(struct level *level, uint64_t *values)
 {
-	for (uint32_t i = 0; i < level->counters; i++)
-		values[i] = counter_read(level->hop, CPU_ALL, i);
+    for (uint32_t i = 0; i < level->counters; i++)
+        values[i] = counter_read(level->hop, CPU_ALL, i);
 }
 
 /* Fills in the level HOP steps down; 0 if there is none. */
 static int level_open(struct level *level, uint32_t hop)
 {
-	struct regs r = cpuid(LEAF_INFO, hop << 24);
+    struct regs r = cpuid(LEAF_INFO, hop << 24);
 
-	if (r.eax == 0)
-		return 0;
-	if (r.eax != INTERFACE) {
-		fprintf(stderr, "strata-stat: Strata speaks version %u of the counter interface, this program %u\n",
-			r.eax, INTERFACE);
-		exit(1);
-	}
-	level->hop = hop;
-	level->number = r.ebx;
-	level->cpus = r.ecx;
-	level->counters = r.edx < COUNTERS_MAX ? r.edx : COUNTERS_MAX;
-	level->names = need(calloc(level->counters + 1, sizeof(*level->names)));
-	level->values = need(calloc(level->counters + 1, sizeof(*level->values)));
-	for (uint32_t i = 0; i < level->counters; i++)
-		counter_name(hop, i, level->names[i]);
-	return 1;
+    if (r.eax == 0)
+        return 0;
+    if (r.eax != INTERFACE) {
+        fprintf(stderr, "strata-stat: Strata speaks version %u of the counter interface, this program %u\n", r.eax,
+                INTERFACE);
+        exit(1);
+    }
+    level->hop = hop;
+    level->number = r.ebx;
+    level->cpus = r.ecx;
+    level->counters = r.edx < COUNTERS_MAX ? r.edx : COUNTERS_MAX;
+    level->names = need(calloc(level->counters + 1, sizeof(*level->names)));
+    level->values = need(calloc(level->counters + 1, sizeof(*level->values)));
+    for (uint32_t i = 0; i < level->counters; i++)
+        counter_name(hop, i, level->names[i]);
+    return 1;
 }
 
 /* A counter "exit.l2.x" counts its own Strata's guest, as if that Strata were L1: say the absolute level. */
 static void name_absolute(const struct level *level, uint32_t i, char *out, size_t size)
 {
-	const char *name = level->names[i];
-	const char *at = strstr(name, ".l");
-	char *end;
+    const char *name = level->names[i];
+    const char *at = strstr(name, ".l");
+    char *end;
 
-	if (!at || at[2] < '0' || at[2] > '9') {
-		snprintf(out, size, "%s", name);
-		return;
-	}
-	unsigned long relative = strtoul(at + 2, &end, 10);
-	snprintf(out, size, "%.*s.L%lu%s", (int)(at - name), name, relative + level->number - 1, end);
+    if (!at || at[2] < '0' || at[2] > '9') {
+        snprintf(out, size, "%s", name);
+        return;
+    }
+    unsigned long relative = strtoul(at + 2, &end, 10);
+    snprintf(out, size, "%.*s.L%lu%s", (int)(at - name), name, relative + level->number - 1, end);
 }
 
 static void print_table(const struct level *levels, uint32_t count)
 {
-	for (uint32_t l = 0; l < count; l++) {
-		printf("Strata L%u, %u CPUs\n", levels[l].number, levels[l].cpus);
-		for (uint32_t i = 0; i < levels[l].counters; i++) {
-			char name[NAME_SIZE + 16];
+    for (uint32_t l = 0; l < count; l++) {
+        printf("Strata L%u, %u CPUs\n", levels[l].number, levels[l].cpus);
+        for (uint32_t i = 0; i < levels[l].counters; i++) {
+            char name[NAME_SIZE + 16];
 
-			if (!levels[l].values[i])
-				continue;
-			name_absolute(&levels[l], i, name, sizeof(name));
-			printf("  %-44s %14llu\n", name, (unsigned long long)levels[l].values[i]);
-		}
-	}
+            if (!levels[l].values[i])
+                continue;
+            name_absolute(&levels[l], i, name, sizeof(name));
+            printf("  %-44s %14llu\n", name, (unsigned long long)levels[l].values[i]);
+        }
+    }
 }
 
 static void print_json(const struct level *levels, uint32_t count)
 {
-	printf("{\"tsc\":%llu,\"levels\":[", (unsigned long long)rdtsc());
-	for (uint32_t l = 0; l < count; l++) {
-		const char *comma = "";
+    printf("{\"tsc\":%llu,\"levels\":[", (unsigned long long)rdtsc());
+    for (uint32_t l = 0; l < count; l++) {
+        const char *comma = "";
 
-		printf("%s{\"level\":%u,\"cpus\":%u,\"counters\":{", l ? "," : "", levels[l].number, levels[l].cpus);
-		for (uint32_t i = 0; i < levels[l].counters; i++) {
-			if (!levels[l].values[i])
-				continue;
-			printf("%s\"%s\":%llu", comma, levels[l].names[i], (unsigned long long)levels[l].values[i]);
-			comma = ",";
-		}
-		printf("}}");
-	}
-	printf("]}\n");
+        printf("%s{\"level\":%u,\"cpus\":%u,\"counters\":{", l ? "," : "", levels[l].number, levels[l].cpus);
+        for (uint32_t i = 0; i < levels[l].counters; i++) {
+            if (!levels[l].values[i])
+                continue;
+            printf("%s\"%s\":%llu", comma, levels[l].names[i], (unsigned long long)levels[l].values[i]);
+            comma = ",";
+        }
+        printf("}}");
+    }
+    printf("]}\n");
 }
 
 static void watch_level(struct level *level, uint64_t *now)
 {
-	level_read(level, now);
-	printf("Strata L%u, %u CPUs %42s %14s\n", level->number, level->cpus, "total", "in 1 s");
-	for (uint32_t i = 0; i < level->counters; i++) {
-		char name[NAME_SIZE + 16];
+    level_read(level, now);
+    printf("Strata L%u, %u CPUs %42s %14s\n", level->number, level->cpus, "total", "in 1 s");
+    for (uint32_t i = 0; i < level->counters; i++) {
+        char name[NAME_SIZE + 16];
 
-		if (!now[i])
-			continue;
-		name_absolute(level, i, name, sizeof(name));
-		printf("  %-44s %14llu %+14lld\n", name, (unsigned long long)now[i],
-		       (long long)(now[i] - level->values[i]));
-		level->values[i] = now[i];
-	}
+        if (!now[i])
+            continue;
+        name_absolute(level, i, name, sizeof(name));
+        printf("  %-44s %14llu %+14lld\n", name, (unsigned long long)now[i], (long long)(now[i] - level->values[i]));
+        level->values[i] = now[i];
+    }
 }
 
 static void watch(struct level *levels, uint32_t count)
 {
-	uint64_t *now = need(calloc(COUNTERS_MAX, sizeof(*now)));
+    uint64_t *now = need(calloc(COUNTERS_MAX, sizeof(*now)));
 
-	for (;;) {
-		if (isatty(STDOUT_FILENO))
-			printf("\033[H\033[J");
-		for (uint32_t l = 0; l < count; l++)
-			watch_level(&levels[l], now);
-		fflush(stdout);
-		sleep(1);
-	}
+    for (;;) {
+        if (isatty(STDOUT_FILENO))
+            printf("\033[H\033[J");
+        for (uint32_t l = 0; l < count; l++)
+            watch_level(&levels[l], now);
+        fflush(stdout);
+        sleep(1);
+    }
 }
 
 static int usage(void)
 {
-	fputs("usage: strata-stat [--hop K] [--json | --watch]   counters that are not zero, of every Strata or of one\n"
-	      "       strata-stat mark N                         every Strata stamps N and prints its counters\n"
-	      "       strata-stat tsc                            the time stamp counter\n",
-	      stderr);
-	return 2;
+    fputs("usage: strata-stat [--hop K] [--json | --watch]   counters that are not zero, of every Strata or of one\n"
+          "       strata-stat mark N                         every Strata stamps N and prints its counters\n"
+          "       strata-stat tsc                            the time stamp counter\n",
+          stderr);
+    return 2;
 }
 
 /* A decimal number up to MAX; anything else is a usage error. */
 static uint32_t number(const char *text, uint32_t max)
 {
-	char *end;
-	unsigned long value = text ? strtoul(text, &end, 10) : 0;
+    char *end;
+    unsigned long value = text ? strtoul(text, &end, 10) : 0;
 
-	if (!text || end == text || *end || value > max)
-		exit(usage());
-	return (uint32_t)value;
+    if (!text || end == text || *end || value > max)
+        exit(usage());
+    return (uint32_t)value;
 }
 
 static int report(int argc, char **argv)
 {
-	struct level levels[LEVELS_MAX];
-	uint32_t first = 0, limit = LEVELS_MAX, count = 0;
-	int json = 0, follow = 0;
+    struct level levels[LEVELS_MAX];
+    uint32_t first = 0, limit = LEVELS_MAX, count = 0;
+    int json = 0, follow = 0;
 
-	for (int i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "--json")) {
-			json = 1;
-		} else if (!strcmp(argv[i], "--watch")) {
-			follow = 1;
-		} else if (!strcmp(argv[i], "--hop")) {
-			first = number(argv[++i], LEVELS_MAX - 1);
-			limit = 1;
-		} else {
-			return usage();
-		}
-	}
-	while (count < limit && level_open(&levels[count], first + count)) {
-		level_read(&levels[count], levels[count].values);
-		count++;
-	}
-	if (!count) {
-		fprintf(stderr, "strata-stat: no Strata answers at hop %u\n", first);
-		return 1;
-	}
-	if (follow)
-		watch(levels, count);
-	else if (json)
-		print_json(levels, count);
-	else
-		print_table(levels, count);
-	return 0;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--json")) {
+            json = 1;
+        } else if (!strcmp(argv[i], "--watch")) {
+            follow = 1;
+        } else if (!strcmp(argv[i], "--hop")) {
+            first = number(argv[++i], LEVELS_MAX - 1);
+            limit = 1;
+        } else {
+            return usage();
+        }
+    }
+    while (count < limit && level_open(&levels[count], first + count)) {
+        level_read(&levels[count], levels[count].values);
+        count++;
+    }
+    if (!count) {
+        fprintf(stderr, "strata-stat: no Strata answers at hop %u\n", first);
+        return 1;
+    }
+    if (follow)
+        watch(levels, count);
+    else if (json)
+        print_json(levels, count);
+    else
+        print_table(levels, count);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-	if (argc == 2 && !strcmp(argv[1], "tsc")) {
-		printf("%llu\n", (unsigned long long)rdtsc());
-		return 0;
-	}
-	if (argc >= 2 && !strcmp(argv[1], "mark") && argc != 3)
-		return usage();
-	if (!strata_present()) {
-		fputs("strata-stat: no Strata below this system\n", stderr);
-		return 1;
-	}
-	if (argc == 3 && !strcmp(argv[1], "mark")) {
-		cpuid(LEAF_MARK, number(argv[2], 0xffffff));
-		return 0;
-	}
-	return report(argc, argv);
+    if (argc == 2 && !strcmp(argv[1], "tsc")) {
+        printf("%llu\n", (unsigned long long)rdtsc());
+        return 0;
+    }
+    if (argc >= 2 && !strcmp(argv[1], "mark") && argc != 3)
+        return usage();
+    if (!strata_present()) {
+        fputs("strata-stat: no Strata below this system\n", stderr);
+        return 1;
+    }
+    if (argc == 3 && !strcmp(argv[1], "mark")) {
+        cpuid(LEAF_MARK, number(argv[2], 0xffffff));
+        return 0;
+    }
+    return report(argc, argv);
 }

@@ -1,5 +1,7 @@
 """What both compilers say. The objects stay in build/source for the checks of machine code."""
 
+import os
+
 from tree import TEST_FOLDERS
 
 STRICT = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wmissing-prototypes", "-Werror"]
@@ -42,9 +44,14 @@ def warnings(tree, compiler):
     def check(path):
         out = tree.object_of(path, compiler)
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.unlink(missing_ok=True)
-        status, _, errors = tree.call([compiler, *flags_for(tree, compiler), "-c", "-o", out, path])
-        return [f"{path}: {first_lines(errors)}"] if status else []
+        new = out.with_suffix(f".{os.getpid()}")  # another run of the checks may be looking at the old one
+        status, _, errors = tree.call([compiler, *flags_for(tree, compiler), "-c", "-o", new, path])
+        if status:
+            out.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
+            return [f"{path}: {first_lines(errors)}"]
+        new.replace(out)
+        return []
 
     return tree.each(check, tree.image_c)
 

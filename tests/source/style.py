@@ -7,7 +7,8 @@ from tree import FOLDERS, TEST_FOLDERS
 FORMATTED = (*FOLDERS, *TEST_FOLDERS, "tests/guests", "tests/linux", "bench")
 CPPCHECK = [
     "--std=c11", "--platform=unix64", "--language=c", "--enable=warning,performance,portability", "--inline-suppr",
-    "--library=tests/source/cppcheck.cfg", "--quiet", "--error-exitcode=1", "--template={file}:{line}: {id}: {message}", "-I.",
+    "--library=tests/source/cppcheck.cfg", "--quiet", "--error-exitcode=1", "-I.",
+    "--template={file}:{line}: {id}: {message}",
     # Headers of the compiler are not looked for; what they declare is known.
     "--suppress=missingIncludeSystem",
     # The table file is included under different macros, which one run cannot all see.

@@ -1,0 +1,122 @@
+"""L2's disk: an archive with QEMU, its libraries and firmware, KVM's nested guest and the scenarios.
+
+L2's initramfs stays small, because GRUB reads it through the emulated BIOS; the archive is read by
+Linux's own driver. Both are written in fixed order and with fixed times: equal input, equal bytes.
+"""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+from machine import MachineError, linux
+from machine.image import CYLINDER
+
+TOP = Path(__file__).resolve().parents[2]
+GUEST_FILES = TOP / "tests/linux"
+SCENARIOS = GUEST_FILES / "kvm"
+MODULES = TOP / "build/cache/kernel/lib/modules"
+QEMU = Path("/usr/bin/qemu-system-x86_64")
+FIRMWARE = (Path("/usr/share/seabios/bios-256k.bin"), Path("/usr/share/seabios/bios.bin"),
+            Path("/usr/share/qemu/kvmvapic.bin"), Path("/usr/share/qemu/linuxboot_dma.bin"),
+            Path("/usr/share/qemu/multiboot_dma.bin"), Path("/usr/share/qemu/pvh.bin"))
+# What insmod is to load, in an order that satisfies every dependency of these modules.
+WANTED = ("ata_piix", "sd_mod", "kvm-intel")
+TEST_KERNEL_FLAGS = (
+    "-m32 -std=gnu11 -O2 -ffreestanding -fno-pic -fno-stack-protector -fcf-protection=none "
+    "-fno-asynchronous-unwind-tables -mgeneral-regs-only -Wall -Wextra -Wconversion -Werror "
+    "-nostdlib -static -no-pie "
+    "-Wl,--build-id=none,-z,noexecstack,--section-start=.multiboot=0x200000,-Ttext=0x201000,-e,start"
+).split()
+
+
+def build_initramfs(out):
+    """L2's initramfs: busybox, kvm-init, and the modules that reach the disk and make KVM."""
+    order = module_order(WANTED)
+    scratch = Path(out).with_suffix(".order")
+    scratch.write_text("".join(f"/lib/modules/{m.name}\n" for m in order))
+    extra = {f"lib/modules/{m.name}": m for m in order}
+    extra |= {"init": GUEST_FILES / "kvm-init", "lib/modules/order": scratch}
+    linux.build_initramfs(out, extra=extra)
+    scratch.unlink()
+
+
+def build(out, kernel):
+    """Write the archive OUT, padded to whole cylinders: a disk image without a file system."""
+    if not QEMU.is_file():
+        raise MachineError(f"missing {QEMU} (Debian package qemu-system-x86); "
+                           "run bench/setup.sh --for kvm")
+    out = Path(out)
+    initrd, cpuid = out.with_name("l3-initrd.gz"), out.with_name("cpuid.elf")
+    linux.build_initramfs(initrd, extra={"init": SCENARIOS / "l3-init"})
+    _test_kernel(cpuid)
+    files = {str(p).lstrip("/"): p for p in (QEMU, *libraries(QEMU), *firmware())}
+    files |= {"kvm/vmlinuz": kernel, "kvm/initrd": initrd, "kvm/cpuid.elf": cpuid}
+    files |= {f"kvm/{p.name}": p for p in SCENARIOS.iterdir() if not p.suffix and p.name != "l3-init"}
+    temporary = out.with_name(out.name + ".new")
+    temporary.write_bytes(_archive(files))
+    size = -(-temporary.stat().st_size // CYLINDER) * CYLINDER
+    os.truncate(temporary, size)
+    os.replace(temporary, out)
+
+
+def _archive(files):
+    """The bytes of an archive of FILES ({"name": path}) and of the directories that they need."""
+    archive = linux._Archive()
+    directories = {str(p) for name in files for p in Path(name).parents if str(p) != "."}
+    for name in sorted(directories):
+        archive.add(name, stat.S_IFDIR | 0o755)
+    for name, source in sorted(files.items()):
+        archive.add(name, stat.S_IFREG | 0o755, Path(source).read_bytes())
+    return archive.finish()
+
+
+def module_order(wanted):
+    """Paths of the modules WANTED and of all that they need, each after what it needs."""
+    found = {p.stem.replace("-", "_"): p for p in MODULES.rglob("*.ko")}
+    if not found:
+        raise MachineError(f"no kernel modules in {MODULES}; run make setup")
+    order = []
+
+    def visit(name):
+        path = found.get(name.replace("-", "_"))
+        if not path:
+            raise MachineError(f"no module {name} in {MODULES}")
+        if path in order:
+            return
+        needed = re.search(rb"(?:^|\0)depends=([^\0]*)\0", path.read_bytes()).group(1).decode()
+        for other in filter(None, needed.split(",")):
+            visit(other)
+        order.append(path)
+
+    for name in wanted:
+        visit(name)
+    return order
+
+
+def libraries(program):
+    """The shared libraries of PROGRAM and its loader, as the paths that the loader opens."""
+    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    missing = re.findall(r"^\s*(\S+) => not found", said, re.M)
+    if missing:
+        raise MachineError(f"{program} lacks {' '.join(missing)}; run bench/setup.sh --for kvm")
+    return sorted(map(Path, set(re.findall(r"(/\S+) \(0x", said))))
+
+
+def firmware():
+    for path in FIRMWARE:
+        if not path.is_file():
+            raise MachineError(f"missing {path}; run bench/setup.sh --for kvm")
+    return FIRMWARE
+
+
+def _test_kernel(out):
+    if not shutil.which("gcc"):
+        raise MachineError("missing tool gcc (Debian package gcc)")
+    source = SCENARIOS / "cpuid.c"
+    done = subprocess.run(["gcc", *TEST_KERNEL_FLAGS, "-o", out, source], capture_output=True,
+                          text=True)
+    if done.returncode:
+        raise MachineError(f"cannot compile {source}: {done.stderr.splitlines()[0]}")
