@@ -1,5 +1,6 @@
 # The runner's targets: setup, run, and the guest's program strata-stat.
 # Variables of `make run`: LEVELS SMP CPU KERNEL INITRD INTERACTIVE OPTIONS GUEST MEMORY.
+# GUEST=kvm: the guest hypervisor is Linux with KVM (tests/linux/kvm-init has the words that may follow).
 # Included by the top Makefile; touches nothing outside build/.
 
 .PHONY: setup run
@@ -19,10 +20,10 @@ RUN_ARGUMENTS = \
     $(if $(filter-out 0 no,$(INTERACTIVE)),--interactive)
 
 setup: ## install what is missing from Debian's packages
-	@bench/setup.sh --for run
+	@bench/setup.sh --for $(if $(filter kvm,$(firstword $(GUEST))),kvm,run)
 
 # A make of its own after setup: on a fresh machine it is setup that brings the compiler.
-run: setup ## boot Linux under Strata under Strata (LEVELS=2 SMP=2 CPU=model KERNEL= INITRD= INTERACTIVE=1 OPTIONS= GUEST=)
+run: setup ## boot Linux under Strata under Strata (LEVELS=2 SMP=2 CPU=model KERNEL= INITRD= INTERACTIVE=1 OPTIONS= GUEST=words|kvm)
 	@$(MAKE) --no-print-directory $(if $(filter 0,$(LEVELS)),,build/strata.elf) build/strata-stat
 	@bench/boot $(RUN_ARGUMENTS)
 

@@ -12,6 +12,7 @@
 #include "core/machine.h"
 #include "core/start.h"
 #include "core/upcall.h"
+#include "core/watch_log.h"
 
 void ept01_announce_change(void)
 {
@@ -49,7 +50,7 @@ bool ept01_make_present(struct cpu *cpu, gpa1_t addr)
         ept01_announce_change(); /* the guest comes back until the other CPUs have invalidated, too */
     machine_unlock();
     count(cpu, COUNT_EPT01_FILL);
-    return result == EPT01_FILLED || result == EPT01_FLUSH;
+    return result == EPT01_FILLED || result == EPT01_FLUSH || watch_write_fault(addr);
 }
 
 static void lapic_open(uint32_t perm)

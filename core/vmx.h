@@ -123,20 +123,19 @@ enum activity { ACTIVITY_ACTIVE = 0, ACTIVITY_HLT = 1, ACTIVITY_SHUTDOWN = 2, AC
 #define AR_UNUSABLE BIT(16)
 
 /* Basic exit reasons; the name is what counters and reports print. X(name, number) */
-#define EXIT_REASONS(X)                                                                                                \
-    X(exception_nmi, 0)                                                                                                \
-    X(external_interrupt, 1) X(triple_fault, 2) X(init, 3) X(sipi, 4) X(io_smi, 5) X(other_smi, 6)                     \
-        X(interrupt_window, 7) X(nmi_window, 8) X(task_switch, 9) X(cpuid, 10) X(getsec, 11) X(hlt, 12) X(invd, 13)    \
-            X(invlpg, 14) X(rdpmc, 15) X(rdtsc, 16) X(rsm, 17) X(vmcall, 18) X(vmclear, 19) X(vmlaunch, 20)            \
-                X(vmptrld, 21) X(vmptrst, 22) X(vmread, 23) X(vmresume, 24) X(vmwrite, 25) X(vmxoff, 26) X(vmxon, 27)  \
-                    X(cr_access, 28) X(mov_dr, 29) X(io, 30) X(rdmsr, 31) X(wrmsr, 32) X(entry_guest_state, 33)        \
-                        X(entry_msr_load, 34) X(mwait, 36) X(monitor_trap, 37) X(monitor, 39) X(pause, 40)             \
-                            X(entry_machine_check, 41) X(tpr_below_threshold, 43) X(apic_access, 44)                   \
-                                X(virtualized_eoi, 45) X(gdtr_idtr, 46) X(ldtr_tr, 47) X(ept_violation, 48)            \
-                                    X(ept_misconfig, 49) X(invept, 50) X(rdtscp, 51) X(preemption_timer, 52)           \
-                                        X(invvpid, 53) X(wbinvd, 54) X(xsetbv, 55) X(apic_write, 56) X(rdrand, 57)     \
-                                            X(invpcid, 58) X(vmfunc, 59) X(encls, 60) X(rdseed, 61) X(pml_full, 62)    \
-                                                X(xsaves, 63) X(xrstors, 64) X(umwait, 67) X(tpause, 68)
+// clang-format off
+#define EXIT_REASONS(X)                                                                                              \
+    X(exception_nmi, 0) X(external_interrupt, 1) X(triple_fault, 2) X(init, 3) X(sipi, 4) X(io_smi, 5)               \
+    X(other_smi, 6) X(interrupt_window, 7) X(nmi_window, 8) X(task_switch, 9) X(cpuid, 10) X(getsec, 11) X(hlt, 12)  \
+    X(invd, 13) X(invlpg, 14) X(rdpmc, 15) X(rdtsc, 16) X(rsm, 17) X(vmcall, 18) X(vmclear, 19) X(vmlaunch, 20)      \
+    X(vmptrld, 21) X(vmptrst, 22) X(vmread, 23) X(vmresume, 24) X(vmwrite, 25) X(vmxoff, 26) X(vmxon, 27)            \
+    X(cr_access, 28) X(mov_dr, 29) X(io, 30) X(rdmsr, 31) X(wrmsr, 32) X(entry_guest_state, 33)                      \
+    X(entry_msr_load, 34) X(mwait, 36) X(monitor_trap, 37) X(monitor, 39) X(pause, 40) X(entry_machine_check, 41)    \
+    X(tpr_below_threshold, 43) X(apic_access, 44) X(virtualized_eoi, 45) X(gdtr_idtr, 46) X(ldtr_tr, 47)             \
+    X(ept_violation, 48) X(ept_misconfig, 49) X(invept, 50) X(rdtscp, 51) X(preemption_timer, 52) X(invvpid, 53)     \
+    X(wbinvd, 54) X(xsetbv, 55) X(apic_write, 56) X(rdrand, 57) X(invpcid, 58) X(vmfunc, 59) X(encls, 60)            \
+    X(rdseed, 61) X(pml_full, 62) X(xsaves, 63) X(xrstors, 64) X(umwait, 67) X(tpause, 68)
+// clang-format on
 enum exit_reason {
 #define X(name, number) REASON_##name = (number),
     EXIT_REASONS(X)

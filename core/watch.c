@@ -57,7 +57,12 @@ static void lock(void)
 
 static void unlock(void) { __atomic_store_n(&locked, 0, __ATOMIC_RELEASE); }
 
-static bool available(void) { return machine.ept01.config.accessed_dirty; }
+/*
+ * Processors without dirty flags have the page write-protected instead: the first write is an exit (watch_write_fault), so this is only for
+ * pages that are written rarely, asked about one by one.
+ */
+static bool has_flags(void) { return machine.ept01.config.accessed_dirty; }
+static uint64_t dirty_bit(void) { return has_flags() ? EPT_DIRTY : EPT_W; }
 
 static uint16_t *bucket_of(uint64_t gpa) { return &hash[(gpa >> PAGE_SHIFT) % HASH]; }
 
@@ -69,7 +74,7 @@ static struct watch_page *find(uint64_t gpa)
     return NULL;
 }
 
-static bool leaf_dirty(const struct watch_page *p) { return __atomic_load_n(p->leaf, __ATOMIC_RELAXED) & EPT_DIRTY; }
+static bool leaf_dirty(const struct watch_page *p) { return __atomic_load_n(p->leaf, __ATOMIC_RELAXED) & dirty_bit(); }
 
 /* The CPU may be executing guest instructions. One that waits for a SIPI invalidates before it does. */
 static bool runs(const struct cpu *cpu)
@@ -104,7 +109,7 @@ static void tell(const struct watch_page *p)
 /* Clears the flag; the page is hot until all CPUs have invalidated. Locked. */
 static void arm(struct watch_page *p)
 {
-    __atomic_and_fetch(p->leaf, ~EPT_DIRTY, __ATOMIC_ACQ_REL);
+    __atomic_and_fetch(p->leaf, ~dirty_bit(), __ATOMIC_ACQ_REL);
     p->epoch = __atomic_add_fetch(&machine.flush_epoch, 1, __ATOMIC_ACQ_REL);
     p->lossy = others_run();
     if (!p->hot)
@@ -211,7 +216,7 @@ static void unreference(struct watch_page *p)
 {
     if (--p->refs)
         return;
-    __atomic_or_fetch(p->leaf, EPT_DIRTY, __ATOMIC_RELAXED);
+    __atomic_or_fetch(p->leaf, dirty_bit(), __ATOMIC_RELAXED);
     hot_count -= p->hot;
     uint16_t self = (uint16_t)(p - pages + 1), *link = bucket_of(p->gpa);
     while (*link != self)
@@ -223,7 +228,7 @@ static void unreference(struct watch_page *p)
 
 struct watch_client *watch_client_new(void)
 {
-    if (!available() || client_count == CLIENTS)
+    if (!has_flags() || client_count == CLIENTS)
         return NULL;
     return &clients[client_count++];
 }
@@ -282,7 +287,7 @@ void watch_note_write(gpa1_t addr)
 
 struct watch_page *watch_page_get(gpa1_t page)
 {
-    if (!available() || !memmap_is_ram(&machine.memmap, page.v))
+    if (!memmap_is_ram(&machine.memmap, page.v))
         return NULL;
     lock();
     struct watch_page *p = reference(page.v & PAGE_MASK);
@@ -314,6 +319,18 @@ uint32_t watch_page_version(struct watch_page *page)
     return version;
 }
 
+bool watch_write_fault(gpa1_t addr)
+{
+    if (has_flags())
+        return false;
+    lock();
+    struct watch_page *p = find(addr.v & PAGE_MASK);
+    if (p)
+        __atomic_or_fetch(p->leaf, EPT_W, __ATOMIC_RELAXED);
+    unlock();
+    return p;
+}
+
 void watch_unlogged(void) { unlogged = true; }
 
 static void log_restart(struct watch_log *log)
@@ -327,7 +344,7 @@ static void log_restart(struct watch_log *log)
 void watch_cpu_init(struct cpu *cpu)
 {
     uint32_t proc2 = vmx_adjust(vmread(PROC2_CONTROLS) | PROC2_PML, MSR_VMX_PROC2);
-    if (!available() || !(proc2 & PROC2_PML))
+    if (!has_flags() || !(proc2 & PROC2_PML))
         return;
     hpa_t log = pool_alloc(&cpu->pool), entries = pool_alloc(&cpu->pool);
     if (!log.v || !entries.v)

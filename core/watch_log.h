@@ -14,6 +14,9 @@ void watch_handle_full(struct cpu *cpu, uint32_t reason);
 /* From now on some CPU writes through ept01 without logging (a vmcs02 without EPT in vmcs12): dirty flags are read instead. */
 void watch_unlogged(void);
 
+/* An EPT violation at addr: true if it was the write-protection of a watched page, which is gone now. */
+bool watch_write_fault(gpa1_t addr);
+
 /* Strata itself writes guest memory. */
 void watch_note_write(gpa1_t addr);
 

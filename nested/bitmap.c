@@ -1,52 +1,52 @@
 /*
- * The MSR bitmap of vmcs02: Strata's wants and the guest hypervisor's, an access exits if either says so. Merged again only when
- * the guest hypervisor's page may have been written (core/watch.h, ept-cache/writable.h); where that cannot be known, at every entry.
+ * Bitmaps of vmcs02 that are Strata's wants and the guest hypervisor's together: an access exits if either says so. Merged again only
+ * when the guest hypervisor's page may have been written (core/watch.h, ept-cache/writable.h); where that cannot be known, at
+ * every entry.
  */
 #include "core/machine.h"
 #include "core/watch_log.h"
 #include "nested/nested.h"
 
-static void merge(struct cpu *cpu, struct nested_slot *slot, gpa1_t page)
+static void merge(const struct merged_bitmap *m, const uint64_t *want1)
 {
-    const uint64_t *want1 = hpa_ptr(machine.msr_bitmap01);
-    const uint64_t *want2 = gpa1_ptr(page);
-    uint64_t *merged = hpa_ptr(slot->msr_bitmap);
+    const uint64_t *want2 = gpa1_ptr(m->source);
+    uint64_t *merged = hpa_ptr(m->page);
     for (unsigned i = 0; i < PAGE_SIZE / sizeof(*merged); i++)
         merged[i] = want1[i] | want2[i];
-    count(cpu, COUNT_BITMAP_MERGED);
 }
 
-void bitmap_forget(struct nested_slot *slot)
+void bitmap_forget(struct merged_bitmap *m)
 {
-    if (slot->bitmap_watch)
-        watch_page_put(slot->bitmap_watch);
-    slot->bitmap_watch = NULL;
-    slot->bitmap_version = 0;
-    slot->bitmap_page.v = VMCS12_NONE;
+    if (m->watch)
+        watch_page_put(m->watch);
+    m->watch = NULL;
+    m->version = 0;
+    m->source.v = VMCS12_NONE;
 }
 
 /* What is merged is current. */
-static bool current(const struct nested_slot *slot)
+static bool current(const struct merged_bitmap *m)
 {
-    return slot->bitmap_version && slot->bitmap_writable == writable_generation(&nested_ept_shared->writable) &&
-           watch_page_quiet(slot->bitmap_watch, slot->bitmap_version);
+    return m->version && m->writable == writable_generation(&nested_ept_shared->writable) &&
+           watch_page_quiet(m->watch, m->version);
 }
 
-void bitmap_refresh(struct cpu *cpu, struct nested_slot *slot)
+void bitmap_refresh(struct cpu *cpu, struct merged_bitmap *m, gpa1_t source, hpa_t want1)
 {
-    if (current(slot))
+    if (current(m))
         return;
-    gpa1_t page = gpa1(slot->v.soft[FIELD_MSR_BITMAP]);
-    if (slot->bitmap_page.v != page.v) {
-        bitmap_forget(slot);
-        slot->bitmap_page = page;
-        slot->bitmap_watch = watch_page_get(page);
+    if (m->source.v != source.v) {
+        bitmap_forget(m);
+        m->source = source;
+        m->watch = watch_page_get(source);
     }
     uint32_t generation = writable_generation(&nested_ept_shared->writable), version = 0;
-    if (slot->bitmap_watch && !writable_page(&nested_ept_shared->writable, page))
-        version = watch_page_version(slot->bitmap_watch);
-    if (!version || version != slot->bitmap_version || generation != slot->bitmap_writable)
-        merge(cpu, slot, page);
-    slot->bitmap_version = version;
-    slot->bitmap_writable = generation;
+    if (m->watch && !writable_page(&nested_ept_shared->writable, source))
+        version = watch_page_version(m->watch);
+    if (!version || version != m->version || generation != m->writable) {
+        merge(m, hpa_ptr(want1));
+        count(cpu, COUNT_BITMAP_MERGED);
+    }
+    m->version = version;
+    m->writable = generation;
 }

@@ -28,7 +28,7 @@ static enum vmx_error check(struct cpu *cpu, struct nested_slot *slot)
     struct check_view view = {
         .values = v->soft,
         .caps = &nested_caps,
-        .ia32e = vmread(GUEST_EFER) & EFER_LMA,
+        .ia32e = cpu->nested->ia32e,
         .current_vmcs = v->region,
     };
     count(cpu, COUNT_ENTRY_CHECKED);
@@ -53,7 +53,9 @@ static uint64_t page_of(uint64_t addr) { return (uint64_t)gpa1_ptr(gpa1(addr)); 
 static void merge_controls(struct nested_slot *slot)
 {
     const struct vmcs12 *v = &slot->v;
-    uint64_t proc2 = proc2_of(v) | PROC2_EPT | PROC2_VPID;
+    slot->link = NULL;
+    vmwrite(VMCS_LINK_POINTER, LINK_POINTER_NONE);
+    uint64_t proc2 = (proc2_of(v) & ~PROC2_SHADOW_VMCS) | PROC2_EPT | PROC2_VPID; /* shadowing: shadow_enter */
     uint64_t exit = v->soft[FIELD_EXIT_CONTROLS] | EXIT_HOST_64 | EXIT_SAVE_DEBUG | EXIT_SAVE_PAT | EXIT_LOAD_PAT |
                     EXIT_SAVE_EFER | EXIT_LOAD_EFER;
     if (v->soft[FIELD_PIN_CONTROLS] & PIN_PREEMPTION_TIMER) /* it goes on across exits that L2 does not see */
@@ -79,8 +81,10 @@ static void merge_bitmaps(struct nested_slot *slot)
         vmwrite(IO_BITMAP_A, page_of(v->soft[FIELD_IO_BITMAP_A]));
         vmwrite(IO_BITMAP_B, page_of(v->soft[FIELD_IO_BITMAP_B]));
     }
-    vmwrite(MSR_BITMAP, slot->msr_bitmap.v);
-    bitmap_forget(slot);
+    vmwrite(MSR_BITMAP, slot->msr.page.v);
+    bitmap_forget(&slot->msr);
+    bitmap_forget(&slot->vmread);
+    bitmap_forget(&slot->vmwrite);
 }
 
 static void merge_apic(const struct vmcs12 *v)
@@ -111,7 +115,6 @@ void nested_merge(struct cpu *cpu, struct nested_slot *slot)
     count(cpu, COUNT_ENTRY_MERGED);
     if (!v->host_written) {
         vmcs_write_host_state(cpu);
-        vmwrite(VMCS_LINK_POINTER, LINK_POINTER_NONE);
         v->host_written = true;
     }
     uint32_t stale = v->unmerged;
@@ -171,7 +174,7 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
 {
     struct nested *n = cpu->nested;
     struct nested_slot *slot = n->current;
-    if (!slot) {
+    if (!slot || slot->shadow) {
         insn_fail_invalid();
         return;
     }
@@ -206,7 +209,7 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
     else
         count(cpu, COUNT_ENTRY_PLAIN);
     if (v->soft[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP)
-        bitmap_refresh(cpu, slot);
+        bitmap_refresh(cpu, &slot->msr, gpa1(v->soft[FIELD_MSR_BITMAP]), machine.msr_bitmap01);
     enter_ept(cpu, slot);
     if (slot->flags) {
         uint64_t qualification = 0;

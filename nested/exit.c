@@ -60,9 +60,10 @@ static void *guest2_pointer(void *context, uint64_t gpa, enum guest_use use)
     return leaf.size && allowed ? gpa1_ptr(gpa1(leaf.base + (gpa & (leaf.size - 1)))) : NULL;
 }
 
-static struct guest_memory guest_memory2(const struct nested_slot *slot)
+struct guest_memory nested_memory(const struct cpu *cpu)
 {
-    return slot->root ? (struct guest_memory){ guest2_pointer, slot->root } : guest_memory1;
+    const struct nested_slot *slot = cpu->in_nested ? cpu->nested->current : NULL;
+    return slot && slot->root ? (struct guest_memory){ guest2_pointer, slot->root } : guest_memory1;
 }
 
 /* ept12 lets L3 have the page, ept01 does not at the moment. */
@@ -73,42 +74,57 @@ static void handle_fault01(struct cpu *cpu, gpa1_t addr, uint64_t qualification)
         return;
     }
     bool lapic = !lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page();
-    struct guest_memory memory = guest_memory2(cpu->nested->current);
+    struct guest_memory memory = nested_memory(cpu);
     if (lapic && lapic_store_emulate(cpu, &memory, (uint32_t)(addr.v & (PAGE_SIZE - 1))))
         return;
     guest_fault(VECTOR_GP, 0);
 }
 
-static void handle_violation(struct cpu *cpu)
+/* True: L3 goes on. False: the exit was reflected. */
+static bool resolve(struct cpu *cpu, uint64_t addr, uint64_t qualification)
 {
     struct nested *n = cpu->nested;
     struct nested_slot *slot = n->current;
-    uint64_t addr = vmread(GUEST_PHYSICAL_ADDR), qualification = vmread(EXIT_QUALIFICATION);
-    if (!slot->root) {
-        handle_fault01(cpu, gpa1(addr), qualification);
-        return;
-    }
     struct ept02_report report;
     switch (ept02_violation(&n->ept02, slot->root, gpa2(addr), qualification, &report)) {
     case EPT02_REPAIRED:
-        resume_after_violation(cpu, qualification);
-        return;
+        return true;
     case EPT02_FAULT01:
         handle_fault01(cpu, report.gpa1, qualification);
-        return;
+        return false;
     case EPT02_VIOLATION12:
         slot->prefill = true;
         slot->prefill_addr = gpa2(addr);
         if (report.qualification != qualification)
             vmcs12_set_info(&slot->v, FIELD_EXIT_QUALIFICATION, report.qualification);
         reflect(cpu);
-        return;
+        return false;
     default: /* EPT02_MISCONFIG12 */
         slot->prefill = true;
         slot->prefill_addr = gpa2(addr);
         reflect_reason(cpu, REASON_ept_misconfig, 0);
-        return;
+        return false;
     }
+}
+
+static void handle_violation(struct cpu *cpu)
+{
+    uint64_t addr = vmread(GUEST_PHYSICAL_ADDR), qualification = vmread(EXIT_QUALIFICATION);
+    if (!cpu->nested->current->root)
+        handle_fault01(cpu, gpa1(addr), qualification);
+    else if (resolve(cpu, addr, qualification))
+        resume_after_violation(cpu, qualification);
+}
+
+void nested_miss(struct cpu *cpu, uint64_t gpa, uint64_t linear, uint64_t access)
+{
+    struct vmcs12 *v = &cpu->nested->current->v;
+    uint64_t qualification = access | EPT_QUAL_LINEAR_VALID | EPT_QUAL_LINEAR_TRANSLATION;
+    vmcs12_set_info(v, FIELD_EXIT_REASON, REASON_ept_violation);
+    vmcs12_set_info(v, FIELD_EXIT_QUALIFICATION, qualification);
+    vmcs12_set_info(v, FIELD_GUEST_PHYSICAL_ADDR, gpa);
+    vmcs12_set_info(v, FIELD_GUEST_LINEAR_ADDR, linear);
+    resolve(cpu, gpa, qualification);
 }
 
 static void handle_misconfig(struct cpu *cpu)
@@ -160,6 +176,11 @@ void nested_exit(struct cpu *cpu, uint32_t reason)
     case REASON_wrmsr:
         handle_msr(cpu, reason);
         return;
+    case REASON_vmread:
+    case REASON_vmwrite:
+        if (shadow_emulate(cpu, reason))
+            return;
+        break;
     case REASON_sipi:
         start_note_sipi(cpu);
         break;

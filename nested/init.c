@@ -13,7 +13,7 @@
 
 struct vmx_caps nested_caps;
 struct ept_shared *nested_ept_shared;
-static hpa_t vmread_bitmap, vmwrite_bitmap;
+hpa_t nested_vmread_bitmap, nested_vmwrite_bitmap;
 static bool shadowing;
 
 uint64_t nested_cpu_size(void) { return sizeof(struct nested); }
@@ -22,21 +22,21 @@ uint64_t nested_shared_size(void) { return sizeof(struct ept_shared); }
 const char *nested_init(void *shared)
 {
     nested_ept_shared = shared;
-    struct caps_options options = { .vmcs_shadowing = false, .ept_ad = false };
-    caps_filter(&nested_caps, &machine.hw, &options);
     shadowing = machine.options.shadow == OPTION_ON && machine.hw.offered[CAP_SHADOW] &&
                 (vmx_caps_msr(&machine.hw, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO);
+    struct caps_options options = { .vmcs_shadowing = shadowing, .ept_ad = false };
+    caps_filter(&nested_caps, &machine.hw, &options);
     struct vmcs12_config config = {
         .hw = &machine.hw,
         .shadowing = shadowing,
         .revision = (uint32_t)(vmx_caps_msr(&machine.hw, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK),
     };
     vmcs12_configure(&config);
-    vmread_bitmap = pool_alloc(&machine.pool);
-    vmwrite_bitmap = pool_alloc(&machine.pool);
-    if (!vmread_bitmap.v || !vmwrite_bitmap.v)
+    nested_vmread_bitmap = pool_alloc(&machine.pool);
+    nested_vmwrite_bitmap = pool_alloc(&machine.pool);
+    if (!nested_vmread_bitmap.v || !nested_vmwrite_bitmap.v)
         return "no memory for the VMREAD and VMWRITE bitmaps";
-    vmcs12_bitmaps(&nested_caps, hpa_ptr(vmread_bitmap), hpa_ptr(vmwrite_bitmap));
+    vmcs12_bitmaps(&nested_caps, hpa_ptr(nested_vmread_bitmap), hpa_ptr(nested_vmwrite_bitmap));
     return NULL;
 }
 
@@ -46,8 +46,8 @@ static void init_slots(struct cpu *cpu, struct nested *n)
         struct nested_slot *slot = &n->slots[i];
         slot->v.region.v = VMCS12_NONE;
         slot->v.vmcs02.region = pool_alloc(&cpu->pool);
-        slot->msr_bitmap = pool_alloc(&cpu->pool);
-        if (!slot->v.vmcs02.region.v || !slot->msr_bitmap.v)
+        slot->msr.page = pool_alloc(&cpu->pool);
+        if (!slot->v.vmcs02.region.v || !slot->msr.page.v)
             panic("a CPU's memory does not hold %u nested VMCSs", NESTED_SLOTS);
     }
 }
@@ -72,8 +72,8 @@ void nested_cpu_init(struct cpu *cpu)
     ept02_init(&n->ept02, &config, &cpu->pool, nested_ept_shared);
     if (!shadowing)
         return;
-    vmwrite(VMREAD_BITMAP, vmread_bitmap.v);
-    vmwrite(VMWRITE_BITMAP, vmwrite_bitmap.v);
+    vmwrite(VMREAD_BITMAP, nested_vmread_bitmap.v);
+    vmwrite(VMWRITE_BITMAP, nested_vmwrite_bitmap.v);
     vmwrite(VMCS_LINK_POINTER, LINK_POINTER_NONE);
 }
 
@@ -97,7 +97,7 @@ void nested_ept01_changed(struct cpu *cpu)
 {
     ept02_ept01_changed(&cpu->nested->ept02);
     for (unsigned i = 0; i < NESTED_SLOTS; i++) /* Strata's own MSR bitmap changes together with ept01 */
-        cpu->nested->slots[i].bitmap_version = 0;
+        cpu->nested->slots[i].msr.version = 0;
 }
 
 void nested_counters(struct cpu *cpu)

@@ -90,6 +90,7 @@ static void vmxon(struct cpu *cpu)
     n->in_vmx = true;
     n->vmxon = gpa1(addr);
     n->current = NULL;
+    n->ia32e = vmread(GUEST_EFER) & EFER_LMA;
     for (unsigned i = 0; i < NESTED_SLOTS; i++) /* in VMX operation IA-32e mode cannot change, before it could */
         n->slots[i].v.unchecked = VMCS12_ALL_GROUPS;
     own_cr0(cpu, true);
@@ -137,16 +138,9 @@ static void vmclear(struct cpu *cpu)
         insn_fail(cpu, VMERR_VMCLEAR_VMXON_PTR);
         return;
     }
-    struct nested_slot *slot = pool_find(n, gpa1(addr));
-    if (!slot) {
-        vmcs12_clear_in_memory(gpa1(addr));
-    } else {
-        if (slot == n->current)
-            set_current(cpu, NULL);
-        slot->v.launched = false;
-        vmcs12_store(cpu, &slot->v);
-        pool_release(slot);
-    }
+    if (n->current && n->current->v.region.v == addr)
+        set_current(cpu, NULL);
+    pool_clear(cpu, gpa1(addr));
     insn_succeed();
 }
 
@@ -170,12 +164,8 @@ static void vmptrld(struct cpu *cpu)
         insn_fail(cpu, VMERR_VMPTRLD_REVISION);
         return;
     }
-    struct nested_slot *slot = pool_find(n, gpa1(addr));
-    if (!slot) {
-        slot = pool_take(cpu, n);
-        vmcs12_load(cpu, &slot->v, gpa1(addr));
-    }
-    slot->v.last_use = ++n->clock;
+    struct nested_slot *slot = pool_activate(cpu, gpa1(addr));
+    slot->shadow = shadow;
     set_current(cpu, slot);
     insn_succeed();
 }

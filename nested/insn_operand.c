@@ -4,6 +4,7 @@
 #include "core/guest.h"
 #include "core/lapic_store.h"
 #include "nested/insn.h"
+#include "nested/nested.h"
 #include "nested/operand.h"
 
 static void read_gprs(const struct cpu *cpu, uint64_t gpr[GPR_COUNT])
@@ -54,13 +55,15 @@ static bool linear_of(struct cpu *cpu, const struct operand *o, unsigned size, e
 }
 
 /* The outcome of an access to guest memory: done, a page fault, or let the guest try again. */
-static bool access_done(struct walk walk)
+static bool access_done(struct cpu *cpu, struct walk walk)
 {
     if (walk.result == WALK_OK)
         return true;
     if (walk.result == WALK_FAULT) {
         hw_write_cr2(walk.linear);
         guest_fault(VECTOR_PF, walk.error);
+    } else if (walk.result == WALK_NO_GPA) {
+        nested_miss(cpu, walk.gpa, walk.linear, walk.use == GUEST_USE_WRITE ? EPT_QUAL_WRITE : EPT_QUAL_READ);
     }
     return false;
 }
@@ -71,7 +74,8 @@ static bool copy_in(struct cpu *cpu, const struct operand *o, void *data, unsign
     if (!linear_of(cpu, o, size, OPERAND_READ, &linear))
         return false;
     struct guest_paging paging = guest_paging_state();
-    return access_done(guest_read(&paging, &guest_memory1, linear, data, size, WALK_READ));
+    struct guest_memory memory = nested_memory(cpu);
+    return access_done(cpu, guest_read(&paging, &memory, linear, data, size, WALK_READ));
 }
 
 static bool copy_out(struct cpu *cpu, const struct operand *o, const void *data, unsigned size)
@@ -80,7 +84,8 @@ static bool copy_out(struct cpu *cpu, const struct operand *o, const void *data,
     if (!linear_of(cpu, o, size, OPERAND_WRITE, &linear))
         return false;
     struct guest_paging paging = guest_paging_state();
-    return access_done(guest_write(&paging, &guest_memory1, linear, data, size, WALK_READ));
+    struct guest_memory memory = nested_memory(cpu);
+    return access_done(cpu, guest_write(&paging, &memory, linear, data, size, WALK_READ));
 }
 
 static struct operand decode(enum operand_form form) { return operand_decode(vmread(EXIT_INSTRUCTION_INFO), form); }

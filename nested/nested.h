@@ -6,23 +6,31 @@
 #define STRATA_NESTED_H
 
 #include "core/cpu.h"
+#include "core/guest_walk.h"
 #include "core/vmx_caps.h"
 #include "ept-cache/ept02.h"
 #include "shadow-vmcs/vmcs12.h"
 
 #define NESTED_SLOTS 32 /* VMCSs that a CPU keeps; further ones are evicted to the guest's memory */
 
+/* A bitmap of vmcs02: see bitmap.c. */
+struct merged_bitmap {
+    hpa_t page;                /* merged */
+    struct watch_page *watch;  /* the guest hypervisor's page; NULL: its changes go unnoticed */
+    gpa1_t source;             /* that watch is for */
+    uint32_t version;          /* of it that is merged; 0: none */
+    uint32_t writable;         /* writable_generation at that time */
+};
+
 /* What belongs to one vmcs12 beyond its values: what was made of them for vmcs02. */
 struct nested_slot {
     struct vmcs12 v;
-    hpa_t msr_bitmap;                /* merged */
-    struct watch_page *bitmap_watch; /* the guest hypervisor's MSR bitmap; NULL: its changes go unnoticed */
-    gpa1_t bitmap_page;              /* that bitmap_watch is for */
-    uint32_t bitmap_version;         /* of it that is merged; 0: none */
-    uint32_t bitmap_writable;        /* writable_generation at that time */
+    struct merged_bitmap msr, vmread, vmwrite; /* the latter two: pages taken when first used */
     struct ept02_root *root;         /* NULL: vmcs12 does without EPT */
     uint32_t root_serial;
     uint32_t flags; /* enum slot_flag */
+    bool shadow;               /* its region says that it is a shadow VMCS: cannot be entered */
+    struct nested_slot *link;  /* that vmcs02's link pointer names; NULL: none */
     bool prefill;   /* an EPT violation at prefill_addr was reflected */
     gpa2_t prefill_addr;
     uint16_t vpid02;
@@ -37,10 +45,12 @@ enum slot_flag {
     SLOT_FLUSH = 8,         /* no VPID: entries and exits flush */
     SLOT_VIRTUAL_NMIS = 16, /* blocking by NMI is not the processor's */
     SLOT_LINK = 32,         /* the link pointer is not all ones */
+    SLOT_LINKED = 64,       /* vmcs02 has a shadow VMCS */
 };
 
 struct nested {
     bool in_vmx;
+    bool ia32e;              /* L2 is in IA-32e mode: in VMX operation only exits change that */
     bool init_pending; /* INIT arrived in VMX root operation */
     gpa1_t vmxon;
     struct nested_slot *current; /* NULL: none */
@@ -66,16 +76,33 @@ void nested_shadowing(bool in_vmx);
 /* Shared by all CPUs' ept02. */
 extern struct ept_shared *nested_ept_shared;
 
-/* --- bitmap.c: the merged MSR bitmap; vmcs02 is current --- */
-void bitmap_refresh(struct cpu *cpu, struct nested_slot *slot);
-/* The slot is free, or its bitmap is another one. */
-void bitmap_forget(struct nested_slot *slot);
+/* --- bitmap.c: merged bitmaps; vmcs02 is current --- */
+void bitmap_refresh(struct cpu *cpu, struct merged_bitmap *m, gpa1_t source, hpa_t want1);
+/* What is merged is stale: the slot is free, or the bitmap is another one. */
+void bitmap_forget(struct merged_bitmap *m);
+
+/* --- shadow.c: VMCS shadowing for the guest hypervisor --- */
+/* Strata's own VMREAD and VMWRITE bitmaps: fields that vmcs02 does not hold as vmcs12 has them. */
+extern hpa_t nested_vmread_bitmap, nested_vmwrite_bitmap;
+/* vmcs12 uses VMCS shadowing with a link pointer: prepares the shadow VMCS and the bitmaps. vmcs02 is current. */
+void shadow_enter(struct cpu *cpu, struct nested_slot *slot);
+/* A VMREAD or VMWRITE of L3 exited. True: only Strata wanted that, and has carried it out. vmcs02 is current. */
+bool shadow_emulate(struct cpu *cpu, uint32_t reason);
 
 /* --- enter.c --- */
 /* VMLAUNCH (resume false) or VMRESUME by L2. */
 void nested_launch(struct cpu *cpu, uint32_t reason);
 /* Recomputes slot->flags and everything in vmcs02 that derives from changed groups. vmcs02 is current. */
 void nested_merge(struct cpu *cpu, struct nested_slot *slot);
+
+/* --- exit.c --- */
+/*
+ * An access on L3's behalf found nothing at gpa in ept02: as if L3 had taken the EPT violation (access: EPT_QUAL_ bits). vmcs02 is
+ * current before; L3 tries again, or the exit was reflected.
+ */
+void nested_miss(struct cpu *cpu, uint64_t gpa, uint64_t linear, uint64_t access);
+/* Memory of the guest that exited, L2 or L3, as its own instructions reach it. */
+struct guest_memory nested_memory(const struct cpu *cpu);
 
 /* --- reflect.c: the exit of L3 that vmcs02 holds becomes an exit to L2. vmcs02 is current before, vmcs01 after. --- */
 void reflect(struct cpu *cpu);

@@ -6,10 +6,17 @@
 
 #include "nested/nested.h"
 
-/* The slot of an active VMCS, or NULL. */
-struct nested_slot *pool_find(struct nested *n, gpa1_t region);
-/* A slot to load a VMCS into. Evicts if all are in use; never the current VMCS. vmcs01 is current. */
-struct nested_slot *pool_take(struct cpu *cpu, struct nested *n);
-void pool_release(struct nested_slot *slot);
+/* The slot of the VMCS at region, made active (VMPTRLD): found, taken over from another CPU, or loaded. vmcs01 is current. */
+struct nested_slot *pool_activate(struct cpu *cpu, gpa1_t region);
+/*
+ * VMCLEAR of the VMCS at region, which is not the guest hypervisor's current one. Its values are durable afterwards: kept by a slot
+ * from which any CPU can take them, or in the guest's memory. vmcs01 is current.
+ */
+void pool_clear(struct cpu *cpu, gpa1_t region);
+/*
+ * The slot of a VMCS that is not active, made a shadow VMCS that a link pointer may name. NULL: the guest hypervisor did not clear
+ * it. vmcs01 is current, or the vmcs02 that will link to it.
+ */
+struct nested_slot *pool_shadow(struct cpu *cpu, gpa1_t region);
 
 #endif

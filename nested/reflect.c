@@ -40,7 +40,7 @@ static void load_control_registers(struct cpu *cpu, const struct vmcs12 *v)
     vmwrite(GUEST_DEBUGCTL, 0);
 }
 
-static void load_msrs(const struct vmcs12 *v, const struct exit_state *from)
+static void load_msrs(struct nested *n, const struct vmcs12 *v, const struct exit_state *from)
 {
     uint64_t exit = v->soft[FIELD_EXIT_CONTROLS], lm = EFER_LMA | EFER_LME;
     uint64_t efer = exit & EXIT_LOAD_EFER ? v->soft[FIELD_HOST_EFER]
@@ -50,9 +50,12 @@ static void load_msrs(const struct vmcs12 *v, const struct exit_state *from)
     vmwrite(GUEST_SYSENTER_CS, v->soft[FIELD_HOST_SYSENTER_CS]);
     vmwrite(GUEST_SYSENTER_ESP, v->soft[FIELD_HOST_SYSENTER_ESP]);
     vmwrite(GUEST_SYSENTER_EIP, v->soft[FIELD_HOST_SYSENTER_EIP]);
-    uint64_t entry = vmread(ENTRY_CONTROLS), want = exit & EXIT_HOST_64 ? entry | ENTRY_IA32E : entry & ~ENTRY_IA32E;
-    if (want != entry)
-        vmwrite(ENTRY_CONTROLS, want);
+    bool host64 = exit & EXIT_HOST_64;
+    if (n->ia32e == host64)
+        return;
+    uint64_t entry = vmread(ENTRY_CONTROLS);
+    vmwrite(ENTRY_CONTROLS, host64 ? entry | ENTRY_IA32E : entry & ~ENTRY_IA32E);
+    n->ia32e = host64;
 }
 
 static void load_data_segment(enum segment segment, uint64_t selector, uint64_t base)
@@ -120,7 +123,7 @@ static void load_pdptes(const struct vmcs12 *v)
 static void load_host_state(struct cpu *cpu, const struct vmcs12 *v, const struct exit_state *from)
 {
     load_control_registers(cpu, v);
-    load_msrs(v, from);
+    load_msrs(cpu->nested, v, from);
     load_segments(v);
     vmwrite(GUEST_RSP, v->soft[FIELD_HOST_RSP]);
     vmwrite(GUEST_RIP, v->soft[FIELD_HOST_RIP]);

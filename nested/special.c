@@ -61,6 +61,8 @@ uint32_t special_flags(const struct nested_slot *slot)
         flags |= SLOT_VIRTUAL_NMIS;
     if (v->soft[FIELD_VMCS_LINK_POINTER] != LINK_POINTER_NONE)
         flags |= SLOT_LINK;
+    if (slot->link)
+        flags |= SLOT_LINKED;
     return flags;
 }
 
@@ -249,6 +251,8 @@ uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qual
             return REASON_entry_guest_state | (uint32_t)REASON_ENTRY_FAILURE;
         }
     }
+    if (slot->flags & (SLOT_LINK | SLOT_LINKED))
+        shadow_enter(cpu, slot);
     if ((slot->flags & SLOT_NO_EPT) && !load_pdptes()) {
         *qualification = ENTRY_FAIL_PDPTE;
         return REASON_entry_guest_state | (uint32_t)REASON_ENTRY_FAILURE;

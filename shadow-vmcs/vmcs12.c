@@ -10,6 +10,7 @@
 struct region {
     uint32_t revision, abort;
     uint64_t launched;
+    uint64_t tag; /* of the slot that keeps the values, see vmcs12_park; 0: they are here */
     uint64_t values[FIELD_COUNT];
 };
 _Static_assert(sizeof(struct region) <= PAGE_SIZE, "a region is one page");
@@ -45,14 +46,18 @@ void vmcs12_take(struct cpu *cpu, struct vmcs12 *v)
     vmcs_load(cpu, &v->vmcs02);
 }
 
+void vmcs12_lend(struct vmcs12 *v)
+{
+    hw_vmclear(v->vmcs02.region);
+    v->vmcs02.launched = false;
+    set_indicator(v, true);
+    v->lent = true;
+}
+
 void vmcs12_give(struct cpu *cpu, struct vmcs12 *v)
 {
-    if (config.shadowing) {
-        hw_vmclear(v->vmcs02.region);
-        v->vmcs02.launched = false;
-        set_indicator(v, true);
-        v->lent = true;
-    }
+    if (config.shadowing)
+        vmcs12_lend(v);
     vmcs_load(cpu, &cpu->vmcs01);
 }
 
@@ -61,12 +66,8 @@ void vmcs12_link(struct cpu *cpu, struct vmcs12 *v)
     (void)cpu;
     if (!config.shadowing)
         return;
-    if (v && !v->lent) {
-        hw_vmclear(v->vmcs02.region);
-        v->vmcs02.launched = false;
-        set_indicator(v, true);
-        v->lent = true;
-    }
+    if (v && !v->lent)
+        vmcs12_lend(v);
     vmwrite(VMCS_LINK_POINTER, v ? v->vmcs02.region.v : LINK_POINTER_NONE);
 }
 
@@ -161,8 +162,9 @@ void vmcs12_load(struct cpu *cpu, struct vmcs12 *v, gpa1_t region)
     const struct region *r = region_of(region);
     struct vmcs *before = cpu->current;
     v->region = region;
+    v->tag = 0;
     v->launched = r->launched == 1;
-    v->lent = v->host_written = false;
+    v->lent = v->parked = v->host_written = false;
     v->unchecked = v->unmerged = VMCS12_ALL_GROUPS;
     v->info_count = 0;
 
@@ -192,11 +194,52 @@ void vmcs12_store(struct cpu *cpu, struct vmcs12 *v)
         r->values[row] = override ? *override : in_vmcs02(row) ? hw_vmread(vmcs_fields[row].encoding) : v->soft[row];
     }
     r->launched = v->launched;
+    r->tag = 0;
     watch_note_write(v->region);
     hw_vmclear(v->vmcs02.region);
     v->vmcs02.launched = false;
     vmcs_load(cpu, before);
     count(cpu, COUNT_VMCS12_STORED);
+}
+
+static uint64_t last_tag;
+
+void vmcs12_park(struct vmcs12 *v)
+{
+    struct region *r = region_of(v->region);
+    hw_vmclear(v->vmcs02.region);
+    v->vmcs02.launched = false;
+    if (v->lent)
+        set_indicator(v, false);
+    v->lent = v->launched = false;
+    v->parked = true;
+    if (!v->tag)
+        v->tag = __atomic_add_fetch(&last_tag, 1, __ATOMIC_RELAXED);
+    r->launched = 0;
+    if (r->tag != v->tag) {
+        r->tag = v->tag;
+        watch_note_write(v->region);
+    }
+}
+
+bool vmcs12_parked_here(const struct vmcs12 *v) { return v->parked && region_of(v->region)->tag == v->tag; }
+
+void vmcs12_adopt(struct cpu *cpu, struct vmcs12 *to, struct vmcs12 *from)
+{
+    struct vmcs *before = cpu->current;
+    hpa_t page = to->vmcs02.region;
+    *to = *from;
+    from->vmcs02.region = page;
+    from->region.v = VMCS12_NONE;
+    from->parked = false;
+    from->tag = 0;
+    if (!(to->unmerged & BIT(GROUP_CONTROLS))) {
+        vmcs_load(cpu, &to->vmcs02);
+        sync_entry_controls(to);
+        vmcs_load(cpu, before);
+    }
+    to->host_written = false; /* the host state there is the other CPU's */
+    to->unchecked = to->unmerged = VMCS12_ALL_GROUPS;
 }
 
 void vmcs12_clear_in_memory(gpa1_t region)

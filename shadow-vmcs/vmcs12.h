@@ -19,7 +19,9 @@ struct vmcs12 {
     struct vmcs vmcs02;
     gpa1_t region;
     bool launched;                /* launch state as the guest hypervisor sees it */
-    bool lent;                    /* vmcs02 is a shadow VMCS at the moment */
+    bool lent;         /* vmcs02 is a shadow VMCS at the moment: of vmcs01, or of another vmcs02 */
+    bool parked;       /* VMCLEARed by the guest hypervisor, and kept because it may come back */
+    uint64_t tag;      /* parked: what the region in memory holds for as long as nobody reuses it */
     bool host_written;            /* vmcs02 has Strata's host state */
     uint32_t unchecked, unmerged; /* BIT(enum vmcs_group): changed since the last successful check and merge */
     uint64_t last_use;
@@ -50,6 +52,15 @@ void vmcs12_configure(const struct vmcs12_config *config);
 void vmcs12_load(struct cpu *cpu, struct vmcs12 *v, gpa1_t region);
 /* Writes all values into the guest's memory, so that another CPU's vmcs12_load finds them. Current VMCS is kept. */
 void vmcs12_store(struct cpu *cpu, struct vmcs12 *v);
+/*
+ * VMCLEAR without writing all values to memory: the slot keeps them for as long as its tag is in the region, and any CPU may take
+ * it over (vmcs12_adopt). vmcs01 is current.
+ */
+void vmcs12_park(struct vmcs12 *v);
+/* The region still is what vmcs12_park left: its VMCS is in v. */
+bool vmcs12_parked_here(const struct vmcs12 *v);
+/* Moves a parked VMCS of another CPU into the free slot `to` of this CPU; `from` becomes free. The hardware pages change places. */
+void vmcs12_adopt(struct cpu *cpu, struct vmcs12 *to, struct vmcs12 *from);
 /* Launch state of a VMCS that no CPU caches: "clear", in memory. */
 void vmcs12_clear_in_memory(gpa1_t region);
 
@@ -65,6 +76,8 @@ void vmcs12_write(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row, uint64_t
 void vmcs12_take(struct cpu *cpu, struct vmcs12 *v);
 /* Makes vmcs01 current; lends vmcs02 if the processor can. */
 void vmcs12_give(struct cpu *cpu, struct vmcs12 *v);
+/* Makes vmcs02 a shadow VMCS that the link pointer of another VMCS may name. It must not be current. */
+void vmcs12_lend(struct vmcs12 *v);
 /* The guest hypervisor's current VMCS became v, or NULL: vmcs01's link pointer says so. vmcs01 is current. */
 void vmcs12_link(struct cpu *cpu, struct vmcs12 *v);
 

@@ -11,7 +11,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from machine import MachineError, linux
+from machine import MachineError, image, linux
 from machine.image import CYLINDER
 
 TOP = Path(__file__).resolve().parents[2]
@@ -43,8 +43,12 @@ def build_initramfs(out):
     scratch.unlink()
 
 
-def build(out, kernel):
-    """Write the archive OUT, padded to whole cylinders: a disk image without a file system."""
+def build(out, kernel, scenario, ips):
+    """Write the archive OUT, padded to whole cylinders: a disk image without a file system.
+
+    scenario  what only some need is left out for the others
+    ips       ticks per emulated second, for the nested guest that has a command line of its own
+    """
     if not QEMU.is_file():
         raise MachineError(f"missing {QEMU} (Debian package qemu-system-x86); "
                            "run bench/setup.sh --for kvm")
@@ -54,6 +58,13 @@ def build(out, kernel):
     _test_kernel(cpuid)
     files = {str(p).lstrip("/"): p for p in (QEMU, *libraries(QEMU), *firmware())}
     files |= {"kvm/vmlinuz": kernel, "kvm/initrd": initrd, "kvm/cpuid.elf": cpuid}
+    if scenario == "nested":
+        files["kvm/l2-initrd"] = out.with_name("kvm-initrd.gz")
+        build_initramfs(files["kvm/l2-initrd"])
+    if scenario == "disk":
+        files["kvm/l3.img"] = out.with_name("l3.img")
+        image.grub_disk(files["kvm/l3.img"], {"/boot/vmlinuz": kernel, "/boot/initrd": initrd},
+                        f"linux /boot/vmlinuz {linux.command_line(ips)}\ninitrd /boot/initrd\nboot")
     files |= {f"kvm/{p.name}": p for p in SCENARIOS.iterdir() if not p.suffix and p.name != "l3-init"}
     temporary = out.with_name(out.name + ".new")
     temporary.write_bytes(_archive(files))

@@ -54,6 +54,7 @@ class Machine:
     memory_mib: int = 1024
     ignore_bad_msrs: bool = True
     extra: list = field(default_factory=list)  # further bochsrc lines, verbatim
+    debugger: str = "c\n"  # commands for the debugger that is compiled in
 
     def check(self):
         """Raise a MachineError, one line, for what Bochs would refuse less clearly."""
@@ -244,7 +245,7 @@ class _Process:
         self._rc = out_dir / "bochsrc"
         self._rc.write_text(machine.bochsrc(com1, log))
         self._commands = out_dir / "bochs.commands"  # for the debugger that is compiled in
-        self._commands.write_text("c\n")
+        self._commands.write_text(machine.debugger)
         self._out = out_dir / "bochs.out"
         self._locks = [Path(f"{disk}.lock") for disk in machine.disks]
         self._child = None

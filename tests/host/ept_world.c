@@ -7,17 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/hw.h"
 #include "core/mem.h"
 #include "ept-cache/table.h"
 #include "tests/host/fake_watch.h"
 #include "tests/host/support.h"
 
-#define ARENA (12 * MIB)
-#define TABLES_AT (2 * MIB)
-#define EPT01_AT (4 * MIB)
-#define POOLS_AT (8 * MIB)
-#define POOL_BYTES (2 * MIB)
+#define TABLES_AT (64 * KIB)
+#define EPT01_AT (512 * KIB)
+#define EPT01_SMALL_MAX 100 /* regions in 4-KiB pages: as many tables */
+#define POOLS_AT MIB
 #define WIDTH 40
 #define JUNK (BIT(WIDTH) - PAGE_SIZE)
 #define ALLOWED_MAX 12
@@ -48,6 +46,7 @@ static struct {
 static uint64_t pages[WORLD_PAGES];
 static uint64_t latest[WORLD_EPTPS][WORLD_PAGES];
 static unsigned running, invepts, tables_used;
+static uint64_t arena;
 
 uint64_t world_choose(uint64_t limit) { return choices(limit); }
 static uint64_t generator_choose(uint64_t limit) { return test_random_below(&generator, limit); }
@@ -103,7 +102,7 @@ static enum oracle_result oracle12(unsigned eptp, uint64_t addr, uint64_t *acces
     *access = 7;
     for (int level = 4; level >= 1; level--) {
         uint64_t entry = ~0ull, size = 4096ull << (9 * (level - 1));
-        if (table < ARENA)
+        if (table < arena)
             memcpy(&entry, hpa_ptr(hpa(table + addr / size % 512 * 8)), 8);
         bool large = level == 1 || (entry & 0x80);
         uint64_t type = entry >> 3 & 7, rwx = entry & 7, where = entry & 0xffffffffff000ull;
@@ -188,7 +187,7 @@ static uint64_t hardware_walk(uint64_t table, int level, uint64_t access, uint64
             world_fail("ept02: 1-GiB page");
         if (large)
             return (access & 7) ? (where + (addr & (span - 1) & PAGE_MASK)) | (access & 7) | (entry & 0x78) : 0;
-        if (where < POOLS_AT || where >= POOLS_AT + POOL_BYTES * WORLD_CPUS)
+        if (where < POOLS_AT || where >= arena)
             world_fail("ept02: a table outside the pool");
         table = where;
     }
@@ -221,7 +220,7 @@ uint64_t world_mapped(unsigned cpu, unsigned eptp, uint64_t addr, uint64_t *size
     return value;
 }
 
-void hw_invept(enum invept_type type, uint64_t eptp)
+void world_hw_invept(enum invept_type type, uint64_t eptp)
 {
     invepts++;
     if (type == INVEPT_SINGLE && !config.hw_single)
@@ -483,7 +482,7 @@ void world_invept(unsigned cpu, enum invept_type type, unsigned eptp)
 void world_other_root(unsigned cpu, unsigned number)
 {
     running = cpu;
-    ept02_root_get(&cpus[cpu].ept, (ARENA + number * PAGE_SIZE) | MEMTYPE_WB | EPTP_WALK_4);
+    ept02_root_get(&cpus[cpu].ept, (arena + number * PAGE_SIZE) | MEMTYPE_WB | EPTP_WALK_4);
     world_check();
 }
 
@@ -497,11 +496,13 @@ static uint64_t ept01_table(void)
     return table;
 }
 
+static bool kind_small(enum world_kind kind) { return kind == KIND_MIXED || kind == KIND_PAGES; }
+
 static uint64_t ept01_region(uint64_t base, enum world_kind kind)
 {
     if (kind == KIND_HOLE)
         return 0;
-    if (kind != KIND_MIXED && kind != KIND_PAGES)
+    if (!kind_small(kind))
         return oracle01(base) | EPT_LARGE;
     uint64_t table = ept01_table();
     for (unsigned i = 0; i < 512; i++)
@@ -527,7 +528,10 @@ static void ept01_build(void)
 
 void world_ept01(unsigned region, enum world_kind kind)
 {
-    kinds[region] = (uint8_t)kind;
+    unsigned small = 0;
+    for (unsigned i = 0; i < WORLD_REGIONS; i++)
+        small += kind_small((enum world_kind)kinds[i]);
+    kinds[region] = (uint8_t)(small < EPT01_SMALL_MAX || !kind_small(kind) ? kind : KIND_IDENTITY);
     ept01_build();
     for (unsigned cpu = 0; cpu < WORLD_CPUS; cpu++) {
         running = cpu;
@@ -568,7 +572,8 @@ void world_reset(const struct world_config *wanted)
     config = *wanted;
     generator.state = config.seed | 1;
     choices = generator_choose;
-    test_memory_reset(ARENA);
+    arena = POOLS_AT + WORLD_CPUS * config.pool_pages * PAGE_SIZE;
+    test_memory_reset(arena);
     memset(&shared, 0, sizeof(shared));
     memset(cpus, 0, sizeof(cpus));
     memset(kinds, 0, sizeof(kinds));
@@ -588,7 +593,7 @@ void world_reset(const struct world_config *wanted)
             .watch = config.watch ? fake_watch_client(cpu) : NULL,
         };
         running = cpu;
-        pool_add(&cpus[cpu].pool, hpa(POOLS_AT + cpu * POOL_BYTES), config.pool_pages * PAGE_SIZE);
+        pool_add(&cpus[cpu].pool, hpa(POOLS_AT + cpu * config.pool_pages * PAGE_SIZE), config.pool_pages * PAGE_SIZE);
         cpus[cpu].pool_total = config.pool_pages;
         ept02_init(&cpus[cpu].ept, &c, &cpus[cpu].pool, &shared);
     }

@@ -33,6 +33,9 @@ void world_reset(const struct world_config *config);
 /* What was found wrong: called with a text. The test or the fuzzer brings it. */
 _Noreturn void world_fail(const char *text);
 
+/* The processor's INVEPT: the test or the fuzzer brings hw_invept(), which calls this. */
+void world_hw_invept(enum invept_type type, uint64_t eptp);
+
 /* Where decisions come from: numbers below limit (not 0). The default is a generator seeded by the configuration. */
 void world_choices(uint64_t (*choose)(uint64_t limit));
 uint64_t world_choose(uint64_t limit);

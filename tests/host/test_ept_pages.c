@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "core/hw.h"
 #include "ept-cache/table.h"
 #include "tests/host/ept_world.h"
 #include "tests/host/fake_watch.h"
@@ -19,6 +20,8 @@
 
 #define WB (MEMTYPE_WB << EPT_MEMTYPE_SHIFT)
 #define RWX_WB (EPT_RWX | WB)
+
+void hw_invept(enum invept_type type, uint64_t eptp) { world_hw_invept(type, eptp); }
 
 _Noreturn void world_fail(const char *text)
 {

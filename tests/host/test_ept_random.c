@@ -10,10 +10,13 @@
 
 #include <cmocka.h>
 
+#include "core/hw.h"
 #include "tests/host/ept_steps.h"
 #include "tests/host/ept_world.h"
 
 #define STEPS 1500
+
+void hw_invept(enum invept_type type, uint64_t eptp) { world_hw_invept(type, eptp); }
 
 _Noreturn void world_fail(const char *text)
 {

@@ -1,0 +1,42 @@
+"""What is measured, how it is written down, and how two results are compared.
+
+setup.py says what a run is made of; exit_cost.py, linux_boot.py and keyboard.py are the scenarios;
+result.py owns the form of a result file; compare.py, export.py and plot.py read nothing else.
+"""
+
+from dataclasses import dataclass
+from typing import Callable
+
+from . import exit_cost, linux_boot
+
+
+@dataclass
+class Scenario:
+    """run(setup, out_dir, progress, **options) -> result.Run; the rest are its defaults."""
+
+    run: Callable
+    adjust: Callable  # Setup -> Setup, or a MachineError
+    options: Callable  # the command line's words that the scenario understands
+    levels: int
+    smp: int
+    memory_mib: int
+
+
+def _checked(module):
+    def adjust(setup):
+        module.check(setup)
+        return setup
+    return adjust
+
+
+def _boot_options(args):
+    return {"reference": args.reference, "kernel": args.kernel}
+
+
+SCENARIOS = {
+    "exit-cost": Scenario(exit_cost.run, _checked(exit_cost),
+                          lambda a: {"items": a.items, "invept": a.invept}, 1, 1, 512),
+    "linux-boot": Scenario(linux_boot.run, _checked(linux_boot), _boot_options, 2, 2, 1024),
+    "invept-storm": Scenario(linux_boot.run, lambda s: _checked(linux_boot)(linux_boot.storm(s)),
+                             _boot_options, 2, 2, 1024),
+}

@@ -1,0 +1,135 @@
+"""exit-cost: bench/guests on top of N Stratas, and on top of N-1 for the difference.
+
+What is subtracted: a round trip at N levels and the same at N-1 levels execute the same
+instructions above, and each exiting instruction and each entry counts one tick in both (Bochs: 1
+tick = 1 instruction; an instruction that exits counts as executed). With one CPU the difference
+("added") is therefore exactly what one more Strata executes, its own VMRESUMEs included:
+
+  nested.*  N=1: instructions in L1 for one round trip of L3 under the small guest hypervisor
+  guest.*   N=2: instructions in L1 for one round trip of L3 under an L2 Strata (N-1: that L2
+            Strata's own work, done as L1)
+"""
+
+import json
+import re
+import subprocess
+
+from machine import MachineError, bochs, image
+from .result import Run, count_rows, metric
+from .setup import TOP
+
+NAME = "exit-cost"
+GUEST = TOP / "build/bench/exit-cost.elf"
+LINE = re.compile(r"bench-json: (\{.*\})\s*$")
+FAILED = re.compile(r"^(FAIL .*|note lib\..*|strata\[L\d+\] \d+: (?:panic|refused): .*)$")
+END = "bench-end: exit-cost"
+
+
+def prepare():
+    subprocess.run(["make", "-s", "-C", TOP, "-f", "bench/guests/guests.mk", GUEST.relative_to(TOP)],
+                   check=True)
+
+
+def run(setup, out_dir, progress, items="", invept=""):
+    """One measurement: a Run whose metrics hold both runs and their difference."""
+    prepare()
+    above = _boot(setup, out_dir / f"levels-{setup.levels}", progress, items, invept)
+    if not setup.levels or above.problem:
+        return above
+    fewer = _one_level_less(setup)
+    below = _boot(fewer, out_dir / f"levels-{fewer.levels}", progress, items, invept)
+    above.wall_s += below.wall_s
+    if below.problem:
+        above.problem = f"at {fewer.levels} levels: {below.problem}"
+        above.last_lines = below.last_lines
+        return above
+    for name, one in list(above.metrics.items()):
+        if name in below.metrics and name.endswith(".ticks"):
+            less = below.metrics[name]
+            stem = name[:-len(".ticks")]
+            above.metrics[stem + ".ticks-below"] = less
+            above.metrics[stem + ".added"] = metric(one["value"] - less["value"], one["unit"])
+    return above
+
+
+def _one_level_less(setup):
+    fewer = type(setup)(**vars(setup))
+    fewer.levels = setup.levels - 1
+    # The upper levels stay what they were: level N's options become level N-1's.
+    fewer.level_options = {n - 1: o for n, o in setup.level_options.items() if n > 1}
+    return fewer
+
+
+def _boot(setup, out_dir, progress, items, invept):
+    out_dir.mkdir(parents=True, exist_ok=True)
+    disks = setup.strata_disks(out_dir)
+    words = [f"items={items}"] if items else []
+    words += [f"invept={invept}"] if invept else []
+    disk = out_dir / "exit-cost.img"
+    image.grub_disk(disk, {"/boot/guest.elf": GUEST},
+                    " ".join(["multiboot2 /boot/guest.elf", *words]) + "\nboot")
+    seen = _Watch(setup, progress)
+    verdict = bochs.run(setup.machine(disks + [disk]), out_dir, seen.feed, seen.tick,
+                        setup.limit_s, setup.stall_s)
+    return seen.result(verdict)
+
+
+class _Watch:
+    """Takes the guest's lines as they come, so that a run that hangs keeps what it had."""
+
+    def __init__(self, setup, progress):
+        self._partial, self._ended = b"", False
+        self._progress, self._levels = progress, setup.levels
+        self.metrics, self.counters, self.errors = {}, [], []
+
+    def feed(self, data):
+        lines = (self._partial + data).split(b"\n")
+        self._partial = lines.pop()
+        for line in lines:
+            self._line(line.decode("utf-8", "replace").strip())
+        return self._ended
+
+    def tick(self):
+        self._progress.tick()
+
+    def _line(self, text):
+        found = LINE.search(text)
+        if found:
+            try:
+                self._item(json.loads(found.group(1)))
+            except (ValueError, KeyError) as error:
+                self.errors.append(f"unreadable line {text[:120]!r}: {error!r}")
+        elif FAILED.match(text):
+            self.errors.append(text)
+        self._ended = self._ended or text.startswith(END)
+
+    def _item(self, item):
+        name = item["item"]
+        self._progress.phase(f"{self._levels} levels: {name}")
+        if "skipped" in item:
+            return
+        samples = item["samples"]
+        self.metrics[f"{name}.ticks"] = metric(sorted(samples)[len(samples) // 2], item["unit"],
+                                               samples=samples)
+        for level, counters in item.get("counters", {}).items():
+            self.counters += count_rows(name, int(level[1:]), counters, item["per"])
+            exits = sum(n for c, n in counters.items() if c.startswith("exit."))
+            self.metrics[f"{name}.exits-to-{level}"] = metric(_per(exits, item["per"]), "exits")
+
+    def result(self, verdict):
+        problem = self.errors[0] if self.errors else None
+        if not problem and not self._ended:
+            problem = f"{verdict.ended}: {verdict.detail}".rstrip(": ")
+        if not problem and not self.metrics:
+            problem = "the guest measured nothing"
+        return Run(problem, self.metrics, self.counters, verdict.ticks, verdict.wall_s,
+                   verdict.last_lines() if problem else [])
+
+
+def _per(count, per):
+    return count // per if count % per == 0 else count / per
+
+
+def check(setup):
+    if setup.memory_mib < 256:
+        raise MachineError(f"{NAME} needs 256 MiB of memory")

@@ -1,0 +1,44 @@
+"""A result in other forms: github-action-benchmark's customSmallerIsBetter, and Markdown."""
+
+import statistics
+
+from .result import values
+
+
+def summary(numbers):
+    """The one value that stands for all runs: the median."""
+    return statistics.median(numbers)
+
+
+def github(result):
+    """For benchmark-action/github-action-benchmark, tool "customSmallerIsBetter"."""
+    found, units = values(result)
+    return [{"name": f"{result['scenario']}: {name}", "unit": units[name][0],
+             "value": summary(numbers), "range": str(max(numbers) - min(numbers)),
+             "extra": _where(result)}
+            for name, numbers in found.items()]
+
+
+def markdown(result, only_metrics=True):
+    """A table of the metrics, or of everything."""
+    found, units = values(result)
+    names = [n for n in found if not only_metrics or n in result["runs"][0]["metrics"]]
+    lines = [f"**{result['scenario']}** — {_where(result)}", "",
+             "| metric | value | unit |", "|---|---:|---|"]
+    lines += [f"| {n} | {number(summary(found[n]))} | {units[n][0]} |" for n in names]
+    if not result["complete"]:
+        lines += ["", "INCOMPLETE: " + "; ".join(
+            r["problem"] for r in result["runs"] if r["problem"])]
+    return "\n".join(lines)
+
+
+def number(value):
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.10g}"
+
+
+def _where(result):
+    s, m = result["setup"], result["machine"]
+    options = "; ".join(f"{level}: {o}" for level, o in s["options"].items() if o)
+    commit = (result["source"]["commit"] or "no commit")[:10]
+    return (f"{commit}{' (changed)' if result['source']['changed'] else ''}, {m['version']} "
+            f"{s['cpu']}, {s['levels']} levels, {s['smp']} CPUs" + (f", {options}" if options else ""))

@@ -1,0 +1,125 @@
+"""linux-boot and invept-storm: Linux on N Stratas; ticks by stage, exits by phase.
+
+Phases are what lies between Strata's counter reports: "boot" up to marker 1 (the guest's init
+runs), "end" from there to marker 2 (just before the machine is switched off). With the reference,
+the same boot without any Strata is measured as well, and the ratio of the ticks.
+"""
+
+import subprocess
+
+from machine import MachineError, bochs, image, linux, watch
+from .result import Run, count_rows, metric
+from .setup import TOP
+
+NAME = "linux-boot"
+STORM = "invept-storm"
+PHASES = {1: "boot", 2: "end"}
+STRATA_MIB, LINUX_MIB = 32, 160
+
+
+def check(setup):
+    needed = LINUX_MIB + setup.levels * STRATA_MIB
+    if setup.memory_mib < needed:
+        raise MachineError(f"{setup.memory_mib} MiB of memory: {setup.levels} levels and Linux "
+                           f"need {needed}")
+
+
+def storm(setup):
+    """The topmost Strata protects its guest's APIC page and invalidates around each access."""
+    if setup.levels < 2:
+        raise MachineError(f"{STORM} needs a guest hypervisor: at least 2 levels")
+    changed = type(setup)(**vars(setup))
+    options = dict(setup.level_options)
+    options[setup.levels] = " ".join(filter(None, (options.get(setup.levels), "lapic=trap")))
+    changed.level_options = options
+    return changed
+
+
+def run(setup, out_dir, progress, reference=False, kernel=None, guest=""):
+    one = _boot(setup, out_dir / f"levels-{setup.levels}", progress, kernel, guest)
+    if not reference or not setup.levels or one.problem:
+        return one
+    bare = type(setup)(**{**vars(setup), "levels": 0, "level_options": {}})
+    other = _boot(bare, out_dir / "bare", progress, kernel, guest)
+    one.wall_s += other.wall_s
+    if other.problem:
+        one.problem, one.last_lines = f"bare machine: {other.problem}", other.last_lines
+        return one
+    for name in ("to-init", "to-shutdown"):
+        ticks, less = one.metrics[name]["value"], other.metrics[name]["value"]
+        one.metrics[f"{name}.bare"] = metric(less, "ticks")
+        one.metrics[f"{name}.ratio"] = metric(round(ticks / less, 6), "ratio")
+    return one
+
+
+def _boot(setup, out_dir, progress, kernel, guest):
+    out_dir.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["make", "-s", "-C", TOP, "build/strata-stat"], check=True)
+    disks = setup.strata_disks(out_dir)
+    initrd, disk = out_dir / "initrd.gz", out_dir / "linux.img"
+    linux.build_initramfs(initrd)
+    image.grub_disk(disk, {"/boot/vmlinuz": linux.find_kernel(kernel), "/boot/initrd": initrd},
+                    f"linux /boot/vmlinuz {linux.command_line(setup.ips, guest)}\n"
+                    "initrd /boot/initrd\nboot")
+    progress.phase(f"{setup.levels} levels: GRUB")
+    seen = watch.Watch(setup.levels, progress)
+    verdict = bochs.run(setup.machine(disks + [disk]), out_dir, seen.feed, seen.tick,
+                        setup.limit_s, setup.stall_s)
+    problem = _problem(setup, seen, verdict)
+    metrics = _metrics(seen, verdict)
+    counters = _counters(seen)
+    metrics.update(_derived(seen))
+    return Run(problem, metrics, counters, verdict.ticks, verdict.wall_s,
+               verdict.last_lines() if problem else [])
+
+
+def _problem(setup, seen, verdict):
+    if seen.errors:
+        return seen.errors[0]
+    if not verdict.ok:
+        return f"{verdict.ended}: {verdict.detail}"
+    if "shutdown" not in seen.guest_stages:
+        return "the guest's init did not reach its end"
+    if seen.guest.get("cpus") != str(setup.smp):
+        return f"{seen.guest.get('cpus')} of {setup.smp} CPUs online in the guest"
+    return None
+
+
+def _metrics(seen, verdict):
+    found = {}
+    for stage in seen.stages:
+        if stage.ticks is not None:
+            level, name = stage.name.split(": ", 1) if ": " in stage.name else ("", stage.name)
+            key = {"Linux": f"to-{name}"}.get(level.partition(" ")[2], f"{level}: {name}")
+            found[key.replace(" ", "-")] = metric(stage.ticks, "ticks")
+    if verdict.ended == "power-off":
+        found["total"] = metric(verdict.ticks, "ticks")
+    found["wall"] = metric(round(verdict.wall_s, 1), "s")
+    return found
+
+
+def _counters(seen):
+    """Rows by phase: each marker's report less the one before it of the same level."""
+    rows, before = [], {}
+    for report in seen.reports:
+        level, phase = report["level"], PHASES.get(report.get("marker"))
+        if phase is None:
+            continue
+        now, old = report["counters"], before.get(level, {})
+        rows += count_rows(phase, level, {n: v - old.get(n, 0) for n, v in now.items()
+                                          if v != old.get(n, 0)})
+        before[level] = now
+    return rows
+
+
+def _derived(seen):
+    """The figures that issue 3's table asks for, of the whole run."""
+    last = {r["level"]: r["counters"] for r in seen.reports}
+    found = {}
+    for level, c in sorted(last.items()):
+        exits = sum(n for name, n in c.items() if name.startswith("exit."))
+        found[f"exits-to-L{level}"] = metric(exits, "exits")
+        if c.get("invept.guest"):
+            found[f"repairs-per-invept-L{level}"] = metric(
+                round(c.get("ept02.repaired", 0) / c["invept.guest"], 6), "ratio")
+    return found

@@ -1,0 +1,103 @@
+"""What a measurement runs on: levels, CPUs, model, options; and the disks that follow from it."""
+
+import hashlib
+import platform
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from machine import MachineError, bochs, image
+
+TOP = Path(__file__).resolve().parents[2]
+LEVELS_MAX = 3
+GRUB_SYNTAX = re.compile(r"[\"'\\;$|&<>{}\n\s]")
+OPTION = re.compile(r"^[a-z0-9]+=\S+$")
+
+
+@dataclass
+class Setup:
+    """One machine with `levels` Stratas; what a scenario needs besides is its own affair."""
+
+    levels: int = 1
+    smp: int = 1
+    cpu: str = "corei7_skylake_x"
+    options: str = ""  # for every level, blank separated
+    level_options: dict = field(default_factory=dict)  # {level: options}, after `options`
+    memory_mib: int = 512
+    ips: int = 10_000_000
+    strata: Path = TOP / "build/strata.elf"
+    limit_s: int = 1800
+    stall_s: int = 300
+
+    def check(self):
+        if not 0 <= self.levels <= LEVELS_MAX:
+            raise MachineError(f"{self.levels} levels: 0 to {LEVELS_MAX}")
+        if not 1 <= self.smp <= 4:
+            raise MachineError(f"{self.smp} CPUs: 1 to 4")
+        for level in self.level_options:
+            if not 1 <= level <= self.levels:
+                raise MachineError(f"options for level {level} of {self.levels}")
+        if self.levels and not self.strata.is_file():
+            raise MachineError(f"no Strata image at {self.strata}; run make")
+
+    def options_of(self, level):
+        return " ".join(filter(None, (self.options, self.level_options.get(level, ""))))
+
+    def strata_disks(self, out_dir):
+        """One image per level, in the order of BIOS drives."""
+        disks = []
+        for level in range(1, self.levels + 1):
+            disks.append(out_dir / f"strata-{level}.img")
+            image.grub_disk(disks[-1], {"/boot/strata.elf": self.strata},
+                            f"multiboot2 /boot/strata.elf {self.options_of(level)}\nboot")
+        return disks
+
+    def machine(self, disks):
+        return bochs.Machine(disks, self.cpu, self.smp, self.ips, self.memory_mib)
+
+    def described(self):
+        """For the result file: everything that decides what a run does, but the scenario's own."""
+        return {"levels": self.levels, "smp": self.smp, "cpu": self.cpu,
+                "options": {f"L{n}": self.options_of(n) for n in range(1, self.levels + 1)},
+                "memory_mib": self.memory_mib, "ips": self.ips}
+
+
+def parse_options(words):
+    """The user's "shadow=off,history=off" as Strata wants it on its command line."""
+    options = [w for w in words.split(",") if w]
+    for option in options:
+        if not OPTION.match(option) or GRUB_SYNTAX.search(option):
+            raise MachineError(f"{option!r} is not an option of the form name=value")
+    return " ".join(options)
+
+
+def parse_level_options(arguments):
+    """["2:lapic=trap", ...] as {2: "lapic=trap"}."""
+    found = {}
+    for argument in arguments:
+        level, colon, words = argument.partition(":")
+        if not colon or not level.isdigit():
+            raise MachineError(f"{argument!r} is not of the form LEVEL:name=value,...")
+        found[int(level)] = " ".join(filter(None, (found.get(int(level)), parse_options(words))))
+    return found
+
+
+def source_of(strata, top=TOP):
+    """What the image was built from, as far as git and the file can tell."""
+    def git(*words):
+        done = subprocess.run(["git", "-C", top, *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    sha = hashlib.sha256(strata.read_bytes()).hexdigest() if strata.is_file() else None
+    return {"commit": git("rev-parse", "HEAD"), "subject": git("log", "-1", "--format=%s"),
+            "changed": bool(changed), "strata_sha256": sha}
+
+
+def host():
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {"cpu": model, "kernel": platform.release(), "python": platform.python_version()}

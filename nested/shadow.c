@@ -1,0 +1,132 @@
+/*
+ * VMCS shadowing for the guest hypervisor: L3, itself a hypervisor, reads and writes in place the VMCS that L2 lends to it. That one is
+ * a vmcs12 of L2's as well, parked after L2's VMCLEAR, so its vmcs02 page serves as the shadow VMCS in hardware. Rows whose values
+ * are not there (stored SOFT) always exit; if L2 did not ask for that exit, the access is carried out here.
+ */
+#include "core/guest.h"
+#include "core/machine.h"
+#include "nested/insn.h"
+#include "nested/nested.h"
+#include "nested/pool.h"
+
+#define LINK_POINTER_NONE (~0ull)
+
+static void shadowing_off(struct nested_slot *slot)
+{
+    slot->link = NULL;
+    vmwrite(VMCS_LINK_POINTER, LINK_POINTER_NONE);
+    vmwrite(PROC2_CONTROLS, vmread(PROC2_CONTROLS) & ~PROC2_SHADOW_VMCS);
+}
+
+/* The merged bitmaps' pages. False: no memory; then every VMREAD and VMWRITE of L3 exits. */
+static bool pages_ready(struct cpu *cpu, struct nested_slot *slot)
+{
+    if (!slot->vmread.page.v)
+        slot->vmread.page = pool_alloc(&cpu->pool);
+    if (!slot->vmwrite.page.v)
+        slot->vmwrite.page = pool_alloc(&cpu->pool);
+    return slot->vmread.page.v && slot->vmwrite.page.v;
+}
+
+void shadow_enter(struct cpu *cpu, struct nested_slot *slot)
+{
+    const struct vmcs12 *v = &slot->v;
+    gpa1_t region = gpa1(v->soft[FIELD_VMCS_LINK_POINTER]);
+    bool wanted = (v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY) && (v->soft[FIELD_PROC2_CONTROLS] & PROC2_SHADOW_VMCS);
+    if (!wanted || region.v == LINK_POINTER_NONE || !pages_ready(cpu, slot)) {
+        if (slot->link)
+            shadowing_off(slot);
+        return;
+    }
+    struct nested_slot *link = slot->link;
+    if (!link || link->v.region.v != region.v || !link->v.lent || !vmcs12_parked_here(&link->v)) {
+        link = pool_shadow(cpu, region);
+        vmcs_load(cpu, &slot->v.vmcs02);
+        if (!link) {
+            if (slot->link)
+                shadowing_off(slot);
+            return;
+        }
+    }
+    if (link != slot->link) {
+        slot->link = link;
+        vmwrite(VMCS_LINK_POINTER, link->v.vmcs02.region.v);
+        vmwrite(VMREAD_BITMAP, slot->vmread.page.v);
+        vmwrite(VMWRITE_BITMAP, slot->vmwrite.page.v);
+        vmwrite(PROC2_CONTROLS, vmread(PROC2_CONTROLS) | PROC2_SHADOW_VMCS);
+    }
+    bitmap_refresh(cpu, &slot->vmread, gpa1(v->soft[FIELD_VMREAD_BITMAP]), nested_vmread_bitmap);
+    bitmap_refresh(cpu, &slot->vmwrite, gpa1(v->soft[FIELD_VMWRITE_BITMAP]), nested_vmwrite_bitmap);
+}
+
+/* L2 wants the exit: shadowing is off, the encoding is beyond the bitmaps, or its bit is set. SDM 3, "VMREAD", "VMWRITE". */
+static bool wanted_by_l2(const struct vmcs12 *v, uint64_t encoding, bool write)
+{
+    bool shadowing = (v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY) && (v->soft[FIELD_PROC2_CONTROLS] & PROC2_SHADOW_VMCS);
+    if (!shadowing || encoding >> 15)
+        return true;
+    const uint8_t *bitmap = gpa1_ptr(gpa1(v->soft[write ? FIELD_VMWRITE_BITMAP : FIELD_VMREAD_BITMAP]));
+    return bitmap[encoding >> 3] >> (encoding & 7) & 1;
+}
+
+static void set_flags(uint64_t flags)
+{
+    vmwrite(GUEST_RFLAGS, (vmread(GUEST_RFLAGS) & ~RFLAGS_ARITHMETIC) | flags);
+    guest_skip();
+}
+
+/* VMfailValid in the shadow VMCS. */
+static void fail(struct vmcs12 *shadow, enum vmx_error error)
+{
+    shadow->soft[FIELD_VM_INSTRUCTION_ERROR] = error;
+    set_flags(RFLAGS_ZF);
+}
+
+static void emulate(struct cpu *cpu, struct nested_slot *slot, struct vmcs12 *shadow, bool write)
+{
+    uint64_t encoding = insn_field_operand(cpu), value = 0;
+    if (write && !insn_read_value(cpu, &value))
+        return;
+    int row = vmcs_field_find((uint32_t)encoding);
+    bool high = vmcs_encoding_high((uint32_t)encoding);
+    if (row < 0 || !nested_caps.offered[vmcs_fields[row].cap] || (high && vmcs_fields[row].width != WIDTH_W64)) {
+        fail(shadow, VMERR_UNSUPPORTED_FIELD);
+        return;
+    }
+    if (write && vmcs_encoding_type((uint32_t)encoding) == TYPE_INFO &&
+        !(vmx_caps_msr(&nested_caps, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO)) {
+        fail(shadow, VMERR_READ_ONLY_FIELD);
+        return;
+    }
+    uint64_t old = vmcs12_read(cpu, shadow, (enum vmcs_row)row); /* leaves vmcs01 current */
+    if (write)
+        vmcs12_write(cpu, shadow, (enum vmcs_row)row, high ? (uint32_t)old | value << 32 : value);
+    if (!shadow->lent)
+        vmcs12_lend(shadow);
+    vmcs_load(cpu, &slot->v.vmcs02);
+    if (write || insn_write_value(cpu, high ? old >> 32 : old))
+        set_flags(0);
+}
+
+bool shadow_emulate(struct cpu *cpu, uint32_t reason)
+{
+    struct nested_slot *slot = cpu->nested->current;
+    bool write = reason == REASON_vmwrite;
+    if (wanted_by_l2(&slot->v, insn_field_operand(cpu), write))
+        return false;
+    gpa1_t region = gpa1(slot->v.soft[FIELD_VMCS_LINK_POINTER]);
+    if (guest_cpl()) {
+        guest_fault(VECTOR_GP, 0);
+        return true;
+    }
+    if (region.v == LINK_POINTER_NONE) {
+        set_flags(RFLAGS_CF);
+        return true;
+    }
+    struct nested_slot *link = slot->link ? slot->link : pool_shadow(cpu, region);
+    vmcs_load(cpu, &slot->v.vmcs02);
+    if (!link)
+        return false;
+    emulate(cpu, slot, &link->v, write);
+    return true;
+}
