@@ -19,6 +19,7 @@ struct machine {
     struct memmap memmap;              /* as the guest sees it: Strata's memory is reserved */
     uint64_t ram_end;                  /* first byte behind the last RAM */
     uint64_t hidden_start, hidden_end; /* Strata's own memory */
+    uint64_t plain_start, plain_size; /* the largest piece of the guest's RAM: most addresses need no look at the map */
     hpa_t junk;                        /* the page that the guest sees in its place */
     hpa_t msr_bitmap01;
     uint64_t cr3;       /* Strata's page tables */
@@ -34,6 +35,9 @@ struct machine {
 };
 
 extern struct machine machine;
+
+/* Sets plain_start and plain_size from the memory map. */
+void memory_find_plain(void);
 
 /* Serialises what CPUs share after the guest runs: ept01, MTRRs, the start of CPUs. Not taken on the way of a nested exit. */
 void machine_lock(void);

@@ -125,6 +125,7 @@ static void place(const void *info)
     machine.ram_end = memmap_ram_end(&machine.memmap);
     if (!memmap_hide(&machine.memmap, machine.hidden_start, size))
         refuse("the memory map has too many entries");
+    memory_find_plain();
 }
 
 /* Moves the image to its place and onto Strata's own page tables. */

@@ -18,11 +18,26 @@ void machine_unlock(void) { __atomic_store_n(&machine_locked, 0, __ATOMIC_RELEAS
 
 void *hpa_ptr(hpa_t addr) { return (void *)addr.v; }
 
-/* RAM of the guest without looking at the map: extended memory below Strata, when it is one piece. */
+static void *gpa1_ptr_by_map(uint64_t addr)
+{
+    bool hidden = addr >= machine.hidden_start && addr < machine.hidden_end;
+    if (!hidden && memmap_is_ram(&machine.memmap, addr))
+        return (void *)addr;
+    return (uint8_t *)machine.junk.v + (addr & (PAGE_SIZE - 1));
+}
+
 void *gpa1_ptr(gpa1_t addr)
 {
-    bool hidden = addr.v >= machine.hidden_start && addr.v < machine.hidden_end;
-    if (!hidden && memmap_is_ram(&machine.memmap, addr.v))
-        return (void *)addr.v;
-    return (uint8_t *)machine.junk.v + (addr.v & (PAGE_SIZE - 1));
+    return addr.v - machine.plain_start < machine.plain_size ? (void *)addr.v : gpa1_ptr_by_map(addr.v);
+}
+
+void memory_find_plain(void)
+{
+    for (uint32_t i = 0; i < machine.memmap.count; i++) {
+        const struct memmap_entry *e = &machine.memmap.entry[i];
+        if (e->type != MEMMAP_RAM || e->length < machine.plain_size)
+            continue;
+        machine.plain_start = align_up(e->base, PAGE_SIZE);
+        machine.plain_size = align_down(e->base + e->length, PAGE_SIZE) - machine.plain_start;
+    }
 }

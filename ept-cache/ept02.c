@@ -26,9 +26,14 @@ void ept02_init(struct ept02 *ept, const struct ept02_config *config, struct pag
 
 struct ept02_root *ept02_root_find(struct ept02 *ept, uint64_t eptp12)
 {
+    struct ept02_root *recent = &ept->roots[ept->recent_root];
+    if (recent->used && ((recent->eptp12 ^ eptp12) & EPT_ADDR_MASK) == 0)
+        return recent;
     for (unsigned i = 0; i < EPT02_ROOTS; i++)
-        if (ept->roots[i].used && ((ept->roots[i].eptp12 ^ eptp12) & EPT_ADDR_MASK) == 0)
+        if (ept->roots[i].used && ((ept->roots[i].eptp12 ^ eptp12) & EPT_ADDR_MASK) == 0) {
+            ept->recent_root = (uint16_t)i;
             return &ept->roots[i];
+        }
     return NULL;
 }
 

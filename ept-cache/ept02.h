@@ -94,6 +94,7 @@ struct ept02 {
     uint32_t writable_seen; /* generation of the writable maps at the last look */
     uint16_t slab_count, free_table;
     bool opened;            /* a table of 2-MiB pages has been made since this was cleared */
+    uint16_t recent_root;   /* found last */
     uint16_t busy_root;     /* being worked on: not to be evicted */
     uint16_t path[EPT_LEVELS + 1]; /* tables being worked on: not to be evicted */
     struct table_list lists[LIST_COUNT];

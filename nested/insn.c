@@ -81,7 +81,7 @@ static void vmxon(struct cpu *cpu)
         return;
     }
     uint64_t addr;
-    if (!insn_read_memory(cpu, &addr, sizeof(addr)))
+    if (!insn_read_pointer(cpu, &addr))
         return;
     if (!region_address_ok(addr) || memory_revision(gpa1(addr)) != revision()) {
         insn_fail_invalid();
@@ -128,7 +128,7 @@ static void vmclear(struct cpu *cpu)
 {
     struct nested *n = cpu->nested;
     uint64_t addr;
-    if (!insn_read_memory(cpu, &addr, sizeof(addr)))
+    if (!insn_read_pointer(cpu, &addr))
         return;
     if (!region_address_ok(addr)) {
         insn_fail(cpu, VMERR_VMCLEAR_ADDRESS);
@@ -148,7 +148,7 @@ static void vmptrld(struct cpu *cpu)
 {
     struct nested *n = cpu->nested;
     uint64_t addr;
-    if (!insn_read_memory(cpu, &addr, sizeof(addr)))
+    if (!insn_read_pointer(cpu, &addr))
         return;
     if (!region_address_ok(addr)) {
         insn_fail(cpu, VMERR_VMPTRLD_ADDRESS);
@@ -173,8 +173,7 @@ static void vmptrld(struct cpu *cpu)
 static void vmptrst(struct cpu *cpu)
 {
     const struct nested_slot *slot = cpu->nested->current;
-    uint64_t addr = slot ? slot->v.region.v : VMCS12_NONE;
-    if (insn_write_memory(cpu, &addr, sizeof(addr)))
+    if (insn_write_pointer(cpu, slot ? slot->v.region.v : VMCS12_NONE))
         insn_succeed();
 }
 

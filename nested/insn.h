@@ -8,9 +8,9 @@
 #include "core/cpu.h"
 #include "core/dispatch.h"
 
-/* The memory operand of VMXON, VMCLEAR, VMPTRLD (8 bytes). */
-bool insn_read_memory(struct cpu *cpu, void *data, unsigned size);
-bool insn_write_memory(struct cpu *cpu, const void *data, unsigned size);
+/* The memory operand of VMXON, VMCLEAR, VMPTRLD; and of VMPTRST. */
+bool insn_read_pointer(struct cpu *cpu, uint64_t *pointer);
+bool insn_write_pointer(struct cpu *cpu, uint64_t pointer);
 /* VMREAD, VMWRITE: the register that holds the field encoding. */
 uint64_t insn_field_operand(const struct cpu *cpu);
 /* VMREAD's destination, VMWRITE's source: register or memory, of the guest's operand size. */

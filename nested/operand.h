@@ -27,6 +27,27 @@ enum operand_form {
     OPERAND_TYPED,  /* INVEPT, INVVPID */
 };
 
+/*
+ * The usual memory operand: 64-bit addresses in a segment whose base counts as 0 (not FS or GS), in memory. Then the linear address is
+ * displacement + operand_flat_64(...).
+ */
+static inline bool operand_is_flat_64(uint64_t info)
+{
+    const uint64_t address_64 = 2 << 7, is_register = 1 << 10, segment_fs = 4 << 15;
+    return (info & (7 << 7 | is_register | segment_fs)) == address_64;
+}
+
+static inline uint64_t operand_flat_64(uint64_t info, const uint64_t gpr[GPR_COUNT])
+{
+    const uint64_t index_invalid = 1 << 22, base_invalid = 1 << 27;
+    uint64_t base = info & base_invalid ? 0 : gpr[info >> 23 & 15];
+    uint64_t index = info & index_invalid ? 0 : gpr[info >> 18 & 15] << (info & 3);
+    return base + index;
+}
+
+/* The second operand alone: enum gpr. VMREAD, VMWRITE, INVEPT, INVVPID. */
+static inline unsigned operand_reg2(uint64_t info) { return info >> 28 & 15; }
+
 /* Decodes the VM-exit instruction information of an instruction of this form. Total: any value gives an operand. */
 struct operand operand_decode(uint64_t info, enum operand_form form);
 

@@ -103,7 +103,7 @@ static uint64_t table_for(unsigned eptp, uint64_t addr, int level)
 static void edit(void)
 {
     uint64_t addr = any_page();
-    int level = pick(8) ? (pick(4) ? 1 : 2) : 3 + (int)pick(2);
+    int level = pick(32) ? (pick(8) ? 1 : 2) : 3 + (int)pick(2);
     uint64_t table = table_for(any_eptp(), addr, level);
     if (!table)
         table = any_table();
@@ -125,6 +125,28 @@ static void edit(void)
     default:
         world_write(table, index, any_entry(level));
     }
+}
+
+/* A page where the table of this level for addr usually is: few enough for all, so some serve twice. */
+static uint64_t home(unsigned eptp, uint64_t addr, int level)
+{
+    uint64_t n = eptp * 16 + (level == 3 ? addr / (512 * GIB) : level == 2 ? 2 + addr / GIB % 4 : 6 + addr / PAGE_2M % 8);
+    return world_table(WORLD_EPTPS + (unsigned)(n % (WORLD_TABLES - WORLD_EPTPS)));
+}
+
+/* Sane tables again, so that there is something to lose. */
+static void heal(void)
+{
+    unsigned eptp = any_eptp();
+    uint64_t addr = any_page();
+    for (int level = EPT_LEVELS; level > 1; level--)
+        if (!table_for(eptp, addr, level - 1))
+            world_write(table_for(eptp, addr, level), ept_index(addr, level), home(eptp, addr, level - 1) | EPT_RWX);
+    uint64_t table = table_for(eptp, addr, 1);
+    if (pick(2) == 0)
+        fill(table, 1);
+    else
+        world_write(table, ept_index(addr, 1), any_entry(1));
 }
 
 static void access(void)
@@ -157,11 +179,15 @@ void steps_one(void)
 {
     switch (pick(32)) {
     case 0:
-        world_ept01((unsigned)pick(pick(2) ? 8 : WORLD_REGIONS), (enum world_kind)pick(KIND_COUNT));
+        if (pick(2))
+            world_ept01((unsigned)pick(pick(2) ? 8 : WORLD_REGIONS), (enum world_kind)pick(KIND_COUNT));
         break;
     case 1:
+        if (pick(4) == 0)
+            fill(any_table(), pick(4) ? 1 : 2);
+        break;
     case 2:
-        fill(any_table(), pick(4) ? 1 : 2);
+        world_invept(any_cpu(), INVEPT_SINGLE, any_eptp());
         break;
     case 3: {
         uint64_t table = table_for(any_eptp(), any_page(), 1);
@@ -186,9 +212,12 @@ void steps_one(void)
     case 9:
     case 10:
     case 11:
+        heal();
+        break;
     case 12:
     case 13:
     case 14:
+    case 15:
         edit();
         break;
     default:

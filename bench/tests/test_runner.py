@@ -1,0 +1,114 @@
+"""The runner's command line and the scenarios' reading of the serial line, without an emulator."""
+
+import json
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / "bench"))
+sys.dont_write_bytecode = True
+
+from machine import MachineError, bochs  # noqa: E402
+from suite import exit_cost, linux_boot, setup, trace  # noqa: E402
+
+
+class Silent:
+    def tick(self):
+        pass
+
+    def phase(self, _text):
+        pass
+
+
+def verdict(ended="matched", detail=""):
+    return bochs.Verdict(ended, detail, 5, 1.0, Path("/dev/null"), Path("/dev/null"))
+
+
+class Options(unittest.TestCase):
+    def test_options(self):
+        self.assertEqual(setup.parse_options("shadow=off,history=off"), "shadow=off history=off")
+        for bad in ("shadow", "a=b;c=d", "x=$y", "a=b c=d"):
+            with self.assertRaises(MachineError):
+                setup.parse_options(bad)
+
+    def test_level_options(self):
+        found = setup.parse_level_options(["2:lapic=trap", "2:large=off"])
+        self.assertEqual(found, {2: "lapic=trap large=off"})
+        with self.assertRaises(MachineError):
+            setup.parse_level_options(["lapic=trap"])
+
+    def test_one_level_less_keeps_the_upper_ones(self):
+        made = setup.Setup(levels=2, level_options={1: "shadow=off", 2: "large=off"})
+        fewer = exit_cost._one_level_less(made)
+        self.assertEqual((fewer.levels, fewer.level_options), (1, {1: "large=off"}))
+
+    def test_storm_is_the_topmost(self):
+        made = linux_boot.storm(setup.Setup(levels=2))
+        self.assertEqual(made.level_options, {2: "lapic=trap"})
+        with self.assertRaises(MachineError):
+            linux_boot.storm(setup.Setup(levels=1))
+
+    def test_bad_requests_end_with_2(self):
+        for words in (["exit-cost", "--levels", "9"], ["exit-cost", "--runs", "0"],
+                      ["exit-cost", "--cpu", "z80"], ["exit-cost", "--set", "nonsense"],
+                      ["invept-storm", "--levels", "1"], ["exit-cost", "--set-level", "3:a=b"]):
+            done = subprocess.run([TOP / "bench/run", *words, "--out", "/dev/null"],
+                                  capture_output=True, text=True)
+            self.assertEqual(done.returncode, 2, words)
+            self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+
+
+class ExitCost(unittest.TestCase):
+    def line(self, **more):
+        return ("bench-json: " + json.dumps({"item": "nested.cpuid", "unit": "ticks",
+                                             "samples": [9, 7, 8], **more}) + "\r\n").encode()
+
+    def watched(self, data, how=None):
+        seen = exit_cost._Watch(setup.Setup(), Silent())
+        for at in range(0, len(data), 7):  # in pieces, as it comes
+            seen.feed(data[at:at + 7])
+        return seen.result(how or verdict())
+
+    def test_item(self):
+        one = self.watched(self.line(counters={"L1": {"exit.l3.cpuid": 64}}, per=32)
+                           + b"bench-end: exit-cost\r\n")
+        self.assertIsNone(one.problem)
+        self.assertEqual(one.metrics["nested.cpuid.ticks"]["value"], 8)
+        self.assertEqual(one.metrics["nested.cpuid.exits-to-L1"]["value"], 2)
+
+    def test_hang_keeps_what_there_is(self):
+        one = self.watched(self.line(), verdict("stalled", "no serial output for 60 s"))
+        self.assertEqual(one.problem, "stalled: no serial output for 60 s")
+        self.assertIn("nested.cpuid.ticks", one.metrics)
+
+    def test_failure_in_the_guest(self):
+        one = self.watched(self.line() + b"FAIL cost.nested: unexpected fault\r\n"
+                           b"bench-end: exit-cost\r\n")
+        self.assertIn("unexpected fault", one.problem)
+
+    def test_garbled_line(self):
+        one = self.watched(b"bench-json: {\"item\":}\r\nbench-end: exit-cost\r\n")
+        self.assertIn("unreadable", one.problem)
+
+    def test_nothing_measured(self):
+        self.assertIn("nothing", self.watched(b"bench-end: exit-cost\r\n").problem)
+
+
+class Trace(unittest.TestCase):
+    def test_levels_by_place(self):
+        text = ("(0).[1] [0x0000004014c3] 0008:00000000004014c3 (unk. ctxt): cpuid       ; 0fa2\n"
+                "(0).[2] [0x00001f41892d] 0008:ffffffff8001892d (unk. ctxt): vmread rax, rdx ; 4157\n"
+                "(0).[3] [0x00001e41892d] 0008:ffffffff8001892d (unk. ctxt): push r15    ; 4157\n")
+
+        class Symbols:
+            def name(self, _address):
+                return "vmexit_entry"
+        steps = trace._steps(trace.STEP.findall(text), Symbols())
+        self.assertEqual([s.level for s in steps], [0, 1, 2])
+        self.assertTrue(any("1 vmread" in line for line in trace.table(steps)))
+
+
+if __name__ == "__main__":
+    unittest.main()
