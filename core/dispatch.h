@@ -14,6 +14,11 @@ bool entry_inject_pending(struct cpu *cpu);
 
 /* event.c */
 void event_nmi_window(struct cpu *cpu);
+/*
+ * An NMI waits for its window in the current VMCS; or the VMCS is left before it came, and the NMI goes to whom is entered next.
+ */
+void event_open_window(struct cpu *cpu);
+void event_close_window(struct cpu *cpu);
 /* Injects the NMI that waits into the current VMCS, or waits for the window. */
 void event_inject_nmi(struct cpu *cpu);
 /* cpuid.c: the result of CPUID into the guest's registers; does not skip the instruction. */

@@ -19,6 +19,14 @@ static void window_set(struct cpu *cpu, bool on)
     cpu->nmi_virtual = on;
 }
 
+void event_open_window(struct cpu *cpu) { window_set(cpu, true); }
+
+void event_close_window(struct cpu *cpu)
+{
+    window_set(cpu, false);
+    cpu->event_pending = cpu->nmi_pending;
+}
+
 void event_inject_nmi(struct cpu *cpu)
 {
     bool busy = vmread(ENTRY_INTR_INFO) & INTR_VALID;

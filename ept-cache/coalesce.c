@@ -20,12 +20,18 @@ bool table_agrees(const struct ept_table *t, unsigned index, uint64_t entry12)
     return entry_continues(t->first12, index, t->level, entry12);
 }
 
+hpa_t table_target(struct ept02 *ept, const struct ept_table *t)
+{
+    const struct ept01_window *window = ept01_window(&ept->view, t->first12 & EPT_ADDR_MASK);
+    return hpa((t->first12 & EPT_ADDR_MASK) + (window ? window->delta : 0));
+}
+
 uint64_t table_large_page(struct ept02 *ept, const struct ept_table *t)
 {
     const struct ept01_window *window = ept01_window(&ept->view, t->first12 & EPT_ADDR_MASK);
     uint64_t low = window ? window->low[t->first12 & EPT_LOW_MASK] : 0;
     uint64_t access = low & t->entry12 & EPT_RWX;
-    return access ? ((t->first12 & EPT_ADDR_MASK) + window->delta) | (low & ~EPT_RWX) | access | EPT_LARGE : EPT_LARGE;
+    return access ? table_target(ept, t).v | (low & ~EPT_RWX) | access | EPT_LARGE : EPT_LARGE;
 }
 
 static bool entries_continue(const volatile uint64_t *entries12, uint64_t first, int level)
@@ -103,9 +109,9 @@ bool table_coalesce(struct ept02 *ept, struct ept_table *t)
     if (!entry_continues(first, LAST, t->level, entries12[LAST]) || !first_suits(ept, t, first) ||
         !entries_continue(entries12, first, t->level))
         return false;
-    if (first & EPT_W)
-        writable_mark(&ept->shared->writable, &ept->writable, gpa1(first & EPT_ADDR_MASK), ept_span(t->level + 1));
     t->first12 = first;
+    if (first & EPT_W)
+        writable_mark(&ept->shared->writable, ept->writable, table_target(ept, t), ept_span(t->level + 1));
     t->flags |= TABLE_COALESCED;
     table_link(ept, t);
     page_retire(ept, t);

@@ -9,6 +9,8 @@ void ept02_init(struct ept02 *ept, const struct ept02_config *config, struct pag
 {
     if (pool->free_count < EPT02_PAGES_MIN)
         panic("ept02: a pool of %u pages", pool->free_count);
+    if (config->offered_ept_caps & EPT_CAP_AD)
+        panic("ept02: accessed and dirty flags of ept12 are offered");
     memset(ept, 0, sizeof(*ept));
     ept->config = *config;
     ept->pool = pool;
@@ -20,7 +22,8 @@ void ept02_init(struct ept02 *ept, const struct ept02_config *config, struct pag
     ept_rules_init(&ept->view.rules, config->offered_ept_caps, config->maxphyaddr);
     for (unsigned i = 0; i < EPT02_ROOTS; i++)
         ept->roots[i].index = (uint16_t)i;
-    if (!writable_join(&shared->writable, &ept->writable))
+    ept->writable = &ept->maps[0];
+    if (!writable_join(&shared->writable, ept->writable, &ept->writable_index))
         panic("ept02: too many CPUs");
 }
 

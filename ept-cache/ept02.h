@@ -92,6 +92,9 @@ struct ept02 {
     uint64_t written;       /* page-table entries written by table_sync */
     uint32_t next_serial;
     uint32_t writable_seen; /* generation of the writable maps at the last look */
+    uint32_t writable_index;
+    uint32_t always_compared; /* tables compared only because nested guests may write them, since the last tidying */
+    uint32_t always_limit;    /* so many, and it is time to tidy */
     uint16_t slab_count, free_table;
     bool opened;            /* a table of 2-MiB pages has been made since this was cleared */
     uint16_t recent_root;   /* found last */
@@ -101,7 +104,8 @@ struct ept02 {
     struct ept02_root roots[EPT02_ROOTS];
     uint16_t hash[EPT02_HASH];
     struct ept_table *slabs[EPT02_SLABS];
-    struct region_map writable;
+    struct region_map *writable;         /* the one of maps that is published */
+    struct region_map maps[2];
 };
 
 struct ept02_report {
@@ -120,6 +124,9 @@ void ept02_init(struct ept02 *ept, const struct ept02_config *config, struct pag
  * be evicted. eptp12 has passed the checks of VM entry. Whoever keeps the pointer compares serial before each use.
  */
 struct ept02_root *ept02_root_get(struct ept02 *ept, uint64_t eptp12);
+
+/* Whether a root that was got earlier, when it had this serial, still serves the same EPTP. */
+static inline bool ept02_root_valid(const struct ept02_root *root, uint32_t serial) { return root->serial == serial; }
 
 /*
  * The nested guest took an EPT violation at addr; qualification is the processor's. The processor has invalidated what it

@@ -12,9 +12,10 @@ uint64_t leaf_compose(struct ept02 *ept, uint64_t entry12, int level)
     uint64_t low = window ? window->low[entry12 & EPT_LOW_MASK] : 0;
     if (low == 0)
         return 0;
+    uint64_t target = (entry12 & EPT_ADDR_MASK) + window->delta;
     if (low & EPT_W)
-        writable_mark(&ept->shared->writable, &ept->writable, gpa1(entry12 & EPT_ADDR_MASK), ept_span(level));
-    return ((entry12 & ~(EPT_LOW_MASK | SLOT_COALESCED)) + window->delta) | low;
+        writable_mark(&ept->shared->writable, ept->writable, hpa(target), ept_span(level));
+    return (entry12 & ~(EPT_MEANING_MASK | SLOT_COALESCED)) | target | low;
 }
 
 bool leaf_fits(struct ept02 *ept, uint64_t entry12, int level)

@@ -103,7 +103,9 @@ bool ept02_map(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const st
             table_mark_dirty(ept, t);
         if (t->seen)
             ((uint64_t *)hpa_ptr(hpa(t->seen)))[index] = entry12;
-        if (leaf && leaf_fits(ept, entry12, level)) {
+        struct ept_table *child = slot_child(ept, table_slots(t)[index], level);
+        bool known = child && child->entry12 == entry12 && leaf == (bool)(child->flags & TABLE_SPLIT);
+        if (leaf && !known && leaf_fits(ept, entry12, level)) {
             if (fresh)
                 leaf_set(ept, t, index, entry12);
             else
@@ -112,8 +114,7 @@ bool ept02_map(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const st
         }
         if (level == 1)
             return true;
-        struct ept_table *child = slot_child(ept, table_slots(t)[index], level);
-        if (!child || child->entry12 != entry12 || leaf != (bool)(child->flags & TABLE_SPLIT))
+        if (!known)
             child = table_child(ept, t, index, entry12, leaf, mode);
         fresh = child && !child->page && !(child->flags & TABLE_COALESCED);
         if (!child || !child_open(ept, child, mode))

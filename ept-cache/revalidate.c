@@ -79,7 +79,6 @@ static bool entry_revalidate(struct ept02 *ept, struct ept_table *t, unsigned in
         return false;
     }
     slot_clear(ept, t, index);
-    flush_mark(&ept->flush_now, t);
     ept->counters.rewritten++;
     entry_rebuild(ept, t, index, entry12, kind);
     return kind != EPT12_ABSENT && t->level == 3 && table_slots(t)[index] == 0;
@@ -156,8 +155,10 @@ static void root_revalidate(struct ept02 *ept, struct ept02_root *root)
         while (root->dirty[level]) {
             struct ept_table *t = table_at(ept, root->dirty[level]);
             table_unmark_dirty(ept, t);
-            if (t->flags & TABLE_ALWAYS)
+            if (t->flags & TABLE_ALWAYS) {
                 table_mark_always(ept, t);
+                ept->always_compared++;
+            }
             ept->counters.revalidated += EPT_ENTRIES;
             if (t->level == 1)
                 page_table_revalidate(ept, t);
@@ -176,17 +177,6 @@ static void all_mark_dirty(struct ept02 *ept)
         struct ept_table *t = table_at(ept, (uint16_t)id);
         if ((t->flags & (TABLE_USED | TABLE_SPLIT)) == TABLE_USED)
             table_mark_dirty(ept, t);
-    }
-}
-
-/* Nested guests may write more than they could: tables of ept12 may be among it. */
-static void always_review(struct ept02 *ept)
-{
-    for (unsigned id = 1; id < ept->slab_count * TABLES_PER_SLAB; id++) {
-        struct ept_table *t = table_at(ept, (uint16_t)id);
-        if ((t->flags & (TABLE_USED | TABLE_SPLIT | TABLE_ALWAYS)) == TABLE_USED &&
-            writable_page(&ept->shared->writable, gpa1(t->table12)))
-            table_mark_always(ept, t);
     }
 }
 
@@ -227,4 +217,6 @@ void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12)
     uint64_t due = (ept->flush_later & scope) | ept->flush_now;
     if (due)
         ept02_flush(ept, due);
+    if (ept->always_compared > ept->always_limit)
+        always_tidy(ept);
 }

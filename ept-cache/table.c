@@ -143,7 +143,7 @@ static void hash_insert(struct ept02 *ept, struct ept_table *t)
         always = twin->flags & TABLE_ALWAYS;
     } else if (ept->config.watch && watch_add(ept->config.watch, gpa1(t->table12))) {
         t->flags |= TABLE_WATCHED;
-        always = writable_page(&ept->shared->writable, gpa1(t->table12));
+        always = table_original_writable(ept, t);
     } else {
         always = true;
     }

@@ -107,6 +107,14 @@ void table_mark_dirty(struct ept02 *ept, struct ept_table *t);
 void table_unmark_dirty(struct ept02 *ept, struct ept_table *t);
 /* Marks all tables whose original is this page. */
 void table_page_written(struct ept02 *ept, gpa1_t page);
+/* always.c */
+/* Nested guests may write the original through some CPU's ept02; if not, writable_generation() will tell when. */
+bool table_original_writable(struct ept02 *ept, const struct ept_table *t);
+/* Nested guests may write more than before: looks which originals are among it. */
+void always_review(struct ept02 *ept);
+/* If much was compared only because nested guests might have written it: looks whether they still may. */
+void always_tidy(struct ept02 *ept);
+
 /* The original may change without notice from now on. */
 void table_mark_always(struct ept02 *ept, struct ept_table *t);
 
@@ -167,6 +175,8 @@ bool table_uncoalesce(struct ept02 *ept, struct ept_table *t, enum map_mode mode
 bool table_agrees_all(const struct ept_table *t);
 /* Whether entry index of a coalesced table's original is still what it was when it was coalesced. */
 bool table_agrees(const struct ept_table *t, unsigned index, uint64_t entry12);
+/* Where the first entry of a coalesced table leads. */
+hpa_t table_target(struct ept02 *ept, const struct ept_table *t);
 /* The large page that stands for a coalesced table, without its tag. */
 uint64_t table_large_page(struct ept02 *ept, const struct ept_table *t);
 

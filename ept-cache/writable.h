@@ -1,8 +1,7 @@
 /*
- * Which memory of the guest hypervisor nested guests may write through ept02, in 2-MiB regions, and where ept12 tables
- * are that somebody relies on not having changed. Writes through ept02 leave no trace in ept01's dirty flags: a page in
- * a region that appears in both sets counts as changed at any time. Each CPU marks its own map; all CPUs read all maps.
- * Pure.
+ * Which machine memory nested guests may write through ept02, in 2-MiB regions, and where ept12 tables are that somebody
+ * relies on not having changed. Writes through ept02 leave no trace in ept01's dirty flags: a page in a region that
+ * appears in both sets counts as changed at any time. Each CPU marks its own map; all CPUs read all maps. Pure.
  */
 #ifndef STRATA_EPT_WRITABLE_H
 #define STRATA_EPT_WRITABLE_H
@@ -27,11 +26,20 @@ struct writable_shared {
     struct region_map tables;  /* where watched pages are */
 };
 
-/* Adds a CPU. map is zeroed and stays. False: there are WRITABLE_CPUS already. */
-bool writable_join(struct writable_shared *shared, struct region_map *map);
+/* Adds a CPU. map is zeroed and stays. *index is for writable_publish. False: there are WRITABLE_CPUS already. */
+bool writable_join(struct writable_shared *shared, struct region_map *map, uint32_t *index);
+
+/*
+ * Another map takes the place of this CPU's, with fewer regions: nothing outside them can be written any more, neither by
+ * ept02 nor by what the processor has cached. The old one may be used for the next exchange, not before.
+ */
+void writable_publish(struct writable_shared *shared, uint32_t index, struct region_map *map);
+
+/* Marks regions in a map that is not published. size as in writable_mark. */
+void region_map_add(struct region_map *map, hpa_t base, uint64_t size);
 
 /* Slow part of writable_mark. */
-void writable_mark_new(struct writable_shared *shared, struct region_map *map, gpa1_t base, uint64_t size);
+void writable_mark_new(struct writable_shared *shared, struct region_map *map, hpa_t base, uint64_t size);
 
 static inline bool region_marked(const struct region_map *map, uint64_t addr)
 {
@@ -43,7 +51,7 @@ static inline bool region_marked(const struct region_map *map, uint64_t addr)
  * Before an entry of ept02 that allows writing [base, base+size) becomes visible on this CPU. size is 4 KiB, 2 MiB or
  * 1 GiB and base a multiple of it.
  */
-static inline void writable_mark(struct writable_shared *shared, struct region_map *map, gpa1_t base, uint64_t size)
+static inline void writable_mark(struct writable_shared *shared, struct region_map *map, hpa_t base, uint64_t size)
 {
     if (size > WRITABLE_REGION || !region_marked(map, base.v))
         writable_mark_new(shared, map, base, size);
@@ -53,7 +61,7 @@ static inline void writable_mark(struct writable_shared *shared, struct region_m
  * A page is about to be relied upon as long as nobody reports a write: true when nested guests may write it unreported.
  * If not, the generation will change before they can.
  */
-bool writable_page(struct writable_shared *shared, gpa1_t page);
+bool writable_page(struct writable_shared *shared, hpa_t page);
 
 /* Changes when what writable_page said may have become outdated. */
 static inline uint32_t writable_generation(const struct writable_shared *shared)

@@ -41,7 +41,7 @@ void bitmap_refresh(struct cpu *cpu, struct merged_bitmap *m, gpa1_t source, hpa
         m->watch = watch_page_get(source);
     }
     uint32_t generation = writable_generation(&nested_ept_shared->writable), version = 0;
-    if (m->watch && !writable_page(&nested_ept_shared->writable, source))
+    if (m->watch && !writable_page(&nested_ept_shared->writable, hpa((uint64_t)gpa1_ptr(source))))
         version = watch_page_version(m->watch);
     if (!version || version != m->version || generation != m->writable) {
         merge(m, hpa_ptr(want1));

@@ -2,7 +2,7 @@
  * VMLAUNCH and VMRESUME by the guest hypervisor: checks, then vmcs02 made to match, then the entry itself is exit.S's. Only what
  * changed since the last entry is checked and merged again; a VMRESUME after a plain exit does neither.
  */
-#include "core/ept01_exit.h"
+#include "core/dispatch.h"
 #include "core/guest.h"
 #include "core/log.h"
 #include "core/machine.h"
@@ -148,6 +148,8 @@ static bool event_ok(void)
 /* VMfailValid(7) for L2 although vmcs02 is current already. Nothing of L3 was loaded. */
 static void refuse_controls(struct cpu *cpu)
 {
+    if (cpu->nmi_virtual)
+        event_close_window(cpu);
     vmcs12_give(cpu, &cpu->nested->current->v);
     cpu->in_nested = cpu->waits_in_nested = false;
     count(cpu, COUNT_ENTRY_REFUSED);
@@ -222,7 +224,7 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
     }
     if (n->init_pending) {
         n->init_pending = false;
-        reflect_reason(cpu, REASON_init, 0);
+        reflect_at_entry(cpu, REASON_init, 0);
     }
 }
 

@@ -196,25 +196,17 @@ void nested_exit(struct cpu *cpu, uint32_t reason)
 }
 
 /*
- * An NMI arrived in Strata while L3 was to be entered: an exit if the guest hypervisor wants NMIs, else L3's. An event that was about
- * to be delivered is reported as IDT-vectoring information. vmcs02 is current.
+ * An NMI arrived in Strata while L3 was to be entered: an exit if the guest hypervisor wants NMIs, else L3's. That one waits for
+ * NMI-window exiting, which comes only if the entry succeeds. vmcs02 is current.
  */
 void nested_nmi(struct cpu *cpu)
 {
-    struct vmcs12 *v = &cpu->nested->current->v;
-    if (!(v->soft[FIELD_PIN_CONTROLS] & PIN_NMI)) {
-        event_inject_nmi(cpu);
+    if (!(cpu->nested->current->v.soft[FIELD_PIN_CONTROLS] & PIN_NMI)) {
+        event_open_window(cpu);
         return;
     }
-    uint64_t event = vmread(ENTRY_INTR_INFO);
-    vmcs12_set_info(v, FIELD_IDT_VECTORING_INFO, event & INTR_VALID ? event : 0);
-    vmcs12_set_info(v, FIELD_IDT_VECTORING_ERROR, vmread(ENTRY_EXCEPTION_ERROR));
-    vmcs12_set_info(v, FIELD_EXIT_INSTRUCTION_LEN, vmread(ENTRY_INSTRUCTION_LEN));
-    vmwrite(ENTRY_INTR_INFO, 0);
-    vmcs12_set_info(v, FIELD_EXIT_INTR_INFO, INTR_VALID | INTR_TYPE_NMI | VECTOR_NMI);
     cpu->nmi_pending = 0;
-    count(cpu, COUNT_EXIT_L3 + REASON_exception_nmi);
-    reflect_reason(cpu, REASON_exception_nmi, 0);
+    reflect_at_entry(cpu, REASON_exception_nmi, INTR_VALID | INTR_TYPE_NMI | VECTOR_NMI);
 }
 
 bool nested_init_signal(struct cpu *cpu)

@@ -106,7 +106,8 @@ struct guest_memory nested_memory(const struct cpu *cpu);
 
 /* --- reflect.c: the exit of L3 that vmcs02 holds becomes an exit to L2. vmcs02 is current before, vmcs01 after. --- */
 void reflect(struct cpu *cpu);
-/* The same with made-up exit information. */
+/* The same with made-up exit information: of a failed entry; of an NMI or INIT that was waiting for the entry. */
+void reflect_at_entry(struct cpu *cpu, uint32_t reason, uint64_t intr_info);
 void reflect_reason(struct cpu *cpu, uint32_t reason, uint64_t qualification);
 
 /* --- special.c: the rare parts of entries and exits, behind slot->flags; vmcs02 is current --- */

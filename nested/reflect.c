@@ -142,7 +142,7 @@ static uint32_t blocking_after(const struct nested *n, const struct nested_slot 
 {
     if (reason & REASON_ENTRY_FAILURE) /* L3's state was never loaded */
         return n->blocking & (uint32_t)BLOCKING_NMI;
-    bool nmi = reason == REASON_exception_nmi && (vmread(EXIT_INTR_INFO) & INTR_TYPE_MASK) == INTR_TYPE_NMI;
+    bool nmi = reason == REASON_exception_nmi && (vmcs12_info(&slot->v, FIELD_EXIT_INTR_INFO) & INTR_TYPE_MASK) == INTR_TYPE_NMI;
     if (nmi)
         return (uint32_t)BLOCKING_NMI;
     if (slot->flags & SLOT_VIRTUAL_NMIS)
@@ -150,26 +150,16 @@ static uint32_t blocking_after(const struct nested *n, const struct nested_slot 
     return (uint32_t)vmread(GUEST_INTERRUPTIBILITY) & (uint32_t)BLOCKING_NMI;
 }
 
-/* An NMI that waited for its window in vmcs02 is the guest hypervisor's now. */
-static void nmi_window_end(struct cpu *cpu)
-{
-    uint64_t pin = vmread(PIN_CONTROLS), proc = vmread(PROC_CONTROLS);
-    vmwrite(PIN_CONTROLS, pin & ~(PIN_NMI | PIN_VIRTUAL_NMIS));
-    vmwrite(PROC_CONTROLS, proc & ~PROC_NMI_WINDOW);
-    cpu->nmi_virtual = false;
-    cpu->event_pending = cpu->nmi_pending;
-}
-
 void reflect(struct cpu *cpu)
 {
     struct nested *n = cpu->nested;
     struct nested_slot *slot = n->current;
     struct vmcs12 *v = &slot->v;
-    uint32_t reason = (uint32_t)vmread(EXIT_REASON);
+    uint32_t reason = (uint32_t)vmcs12_info(v, FIELD_EXIT_REASON);
     struct exit_state from = { 0, 0, blocking_after(n, slot, reason) };
     count(cpu, COUNT_REFLECT + (uint32_t)(reason & REASON_BASIC_MASK) % REASON_COUNT);
     if (cpu->nmi_virtual)
-        nmi_window_end(cpu);
+        event_close_window(cpu);
     uint64_t load_both = EXIT_LOAD_EFER | EXIT_LOAD_PAT;
     bool inherits = (v->soft[FIELD_EXIT_CONTROLS] & load_both) != load_both;
     bool never_loaded = reason == (REASON_entry_guest_state | REASON_ENTRY_FAILURE);
@@ -184,6 +174,24 @@ void reflect(struct cpu *cpu)
     load_host_state(cpu, v, &from);
     if (v->soft[FIELD_EXIT_MSR_LOAD_COUNT] && !special_load_msrs(cpu, slot))
         vmx_abort("its exit MSR-load area cannot be loaded");
+}
+
+/*
+ * L3 was entered and left again before its first instruction. An event that was about to be delivered is reported as IDT-vectoring
+ * information: the entry succeeded, so the launch state is "launched".
+ */
+void reflect_at_entry(struct cpu *cpu, uint32_t reason, uint64_t intr_info)
+{
+    struct vmcs12 *v = &cpu->nested->current->v;
+    uint64_t event = vmread(ENTRY_INTR_INFO);
+    vmcs12_set_info(v, FIELD_IDT_VECTORING_INFO, event & INTR_VALID ? event : 0);
+    vmcs12_set_info(v, FIELD_IDT_VECTORING_ERROR, vmread(ENTRY_EXCEPTION_ERROR));
+    vmcs12_set_info(v, FIELD_EXIT_INSTRUCTION_LEN, vmread(ENTRY_INSTRUCTION_LEN));
+    vmcs12_set_info(v, FIELD_EXIT_INTR_INFO, intr_info);
+    vmwrite(ENTRY_INTR_INFO, 0);
+    v->launched = true;
+    count(cpu, COUNT_EXIT_L3 + reason);
+    reflect_reason(cpu, reason, 0);
 }
 
 void reflect_reason(struct cpu *cpu, uint32_t reason, uint64_t qualification)

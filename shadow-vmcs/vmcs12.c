@@ -142,6 +142,12 @@ void vmcs12_write(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row, uint64_t
     v->unmerged |= group;
 }
 
+uint64_t vmcs12_info(const struct vmcs12 *v, enum vmcs_row row)
+{
+    const uint64_t *override = v->info_count ? info_override(v, row) : NULL;
+    return override ? *override : hw_vmread(vmcs_fields[row].encoding);
+}
+
 void vmcs12_set_info(struct vmcs12 *v, enum vmcs_row row, uint64_t value)
 {
     if (hw_vmwrite_try(vmcs_fields[row].encoding, value))

@@ -81,7 +81,8 @@ void vmcs12_lend(struct vmcs12 *v);
 /* The guest hypervisor's current VMCS became v, or NULL: vmcs01's link pointer says so. vmcs01 is current. */
 void vmcs12_link(struct cpu *cpu, struct vmcs12 *v);
 
-/* Writes exit information of vmcs12 while vmcs02 is current; a row stored INFO. */
+/* Reads or writes exit information of vmcs12 while vmcs02 is current; a row stored INFO. */
+uint64_t vmcs12_info(const struct vmcs12 *v, enum vmcs_row row);
 void vmcs12_set_info(struct vmcs12 *v, enum vmcs_row row, uint64_t value);
 
 /* The VMREAD and VMWRITE bitmaps for vmcs01: what of the guest hypervisor's accesses exits. offered: its capabilities. */

@@ -7,7 +7,7 @@ result.py owns the form of a result file; compare.py, export.py and plot.py read
 from dataclasses import dataclass
 from typing import Callable
 
-from . import exit_cost, linux_boot
+from . import exit_cost, keyboard, linux_boot
 
 
 @dataclass
@@ -36,6 +36,8 @@ def _boot_options(args):
 SCENARIOS = {
     "exit-cost": Scenario(exit_cost.run, _checked(exit_cost),
                           lambda a: {"items": a.items, "invept": a.invept}, 1, 1, 512),
+    "grub-keyboard": Scenario(keyboard.run, _checked(keyboard), lambda a: {"presses": a.presses},
+                              2, 1, 256),
     "linux-boot": Scenario(linux_boot.run, _checked(linux_boot), _boot_options, 2, 2, 1024),
     "invept-storm": Scenario(linux_boot.run, lambda s: _checked(linux_boot)(linux_boot.storm(s)),
                              _boot_options, 2, 2, 1024),

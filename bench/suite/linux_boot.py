@@ -2,9 +2,12 @@
 
 Phases are what lies between Strata's counter reports: "boot" up to marker 1 (the guest's init
 runs), "end" from there to marker 2 (just before the machine is switched off). With the reference,
-the same boot without any Strata is measured as well, and the ratio of the ticks.
+the same boot without any Strata is measured as well, and the ratio of the ticks: of the whole (with
+GRUB loading each Strata through the emulated BIOS), and from the entry of Linux's own disk's boot
+sector to its shutdown ("linux-alone").
 """
 
+import re
 import subprocess
 
 from machine import MachineError, bochs, image, linux, watch
@@ -13,6 +16,7 @@ from .setup import TOP
 
 NAME = "linux-boot"
 STORM = "invept-storm"
+BOOT_SECTOR = re.compile(r"^(\d+)i\[BIOS *\] Booting from 0000:7c00", re.M)
 PHASES = {1: "boot", 2: "end"}
 STRATA_MIB, LINUX_MIB = 32, 160
 
@@ -45,7 +49,7 @@ def run(setup, out_dir, progress, reference=False, kernel=None, guest=""):
     if other.problem:
         one.problem, one.last_lines = f"bare machine: {other.problem}", other.last_lines
         return one
-    for name in ("to-init", "to-shutdown"):
+    for name in ("to-init", "to-shutdown", "linux-alone"):
         ticks, less = one.metrics[name]["value"], other.metrics[name]["value"]
         one.metrics[f"{name}.bare"] = metric(less, "ticks")
         one.metrics[f"{name}.ratio"] = metric(round(ticks / less, 6), "ratio")
@@ -66,7 +70,7 @@ def _boot(setup, out_dir, progress, kernel, guest):
     verdict = bochs.run(setup.machine(disks + [disk]), out_dir, seen.feed, seen.tick,
                         setup.limit_s, setup.stall_s)
     problem = _problem(setup, seen, verdict)
-    metrics = _metrics(seen, verdict)
+    metrics = _metrics(setup, seen, verdict)
     counters = _counters(seen)
     metrics.update(_derived(seen))
     return Run(problem, metrics, counters, verdict.ticks, verdict.wall_s,
@@ -85,7 +89,7 @@ def _problem(setup, seen, verdict):
     return None
 
 
-def _metrics(seen, verdict):
+def _metrics(setup, seen, verdict):
     found = {}
     for stage in seen.stages:
         if stage.ticks is not None:
@@ -94,8 +98,21 @@ def _metrics(seen, verdict):
             found[key.replace(" ", "-")] = metric(stage.ticks, "ticks")
     if verdict.ended == "power-off":
         found["total"] = metric(verdict.ticks, "ticks")
+    handed_over = _handed_over(setup, found, verdict)
+    if handed_over and "to-shutdown" in found:
+        found["linux-alone"] = metric(found["to-shutdown"]["value"] - handed_over, "ticks")
     found["wall"] = metric(round(verdict.wall_s, 1), "s")
     return found
+
+
+def _handed_over(setup, found, verdict):
+    """When the boot sector of Linux's own disk is entered: what is before is loading Stratas."""
+    for name, one in found.items():
+        if name.startswith(f"L{setup.levels}-Strata:-boots-drive"):
+            return one["value"]
+    said = verdict.log.read_text(errors="replace") if verdict.log.is_file() else ""
+    first = BOOT_SECTOR.search(said)
+    return int(first.group(1)) if first and not setup.levels else None
 
 
 def _counters(seen):

@@ -197,25 +197,26 @@ static void writable(void **state)
 {
     static struct writable_shared shared;
     static struct region_map maps[2];
+    uint32_t index;
     (void)state;
     memset(&shared, 0, sizeof(shared));
     memset(maps, 0, sizeof(maps));
-    assert_true(writable_join(&shared, &maps[0]) && writable_join(&shared, &maps[1]));
+    assert_true(writable_join(&shared, &maps[0], &index) && writable_join(&shared, &maps[1], &index));
     /* A table, then memory of the same region becomes writable on some CPU: the generation says so. */
-    assert_false(writable_page(&shared, gpa1(3 * PAGE_2M + 0x5000)));
+    assert_false(writable_page(&shared, hpa(3 * PAGE_2M + 0x5000)));
     uint32_t generation = writable_generation(&shared);
-    writable_mark(&shared, &maps[1], gpa1(2 * PAGE_2M), PAGE_2M);
+    writable_mark(&shared, &maps[1], hpa(2 * PAGE_2M), PAGE_2M);
     assert_int_equal(writable_generation(&shared), generation);
-    writable_mark(&shared, &maps[1], gpa1(3 * PAGE_2M), PAGE_SIZE);
+    writable_mark(&shared, &maps[1], hpa(3 * PAGE_2M), PAGE_SIZE);
     assert_int_not_equal(writable_generation(&shared), generation);
-    assert_true(writable_page(&shared, gpa1(3 * PAGE_2M + 0x5000)));
+    assert_true(writable_page(&shared, hpa(3 * PAGE_2M + 0x5000)));
     /* Writable first, then a table. */
-    writable_mark(&shared, &maps[0], gpa1(5 * PAGE_1G), PAGE_1G);
-    assert_true(writable_page(&shared, gpa1(6 * PAGE_1G - PAGE_SIZE)));
-    assert_false(writable_page(&shared, gpa1(6 * PAGE_1G)));
+    writable_mark(&shared, &maps[0], hpa(5 * PAGE_1G), PAGE_1G);
+    assert_true(writable_page(&shared, hpa(6 * PAGE_1G - PAGE_SIZE)));
+    assert_false(writable_page(&shared, hpa(6 * PAGE_1G)));
     for (unsigned i = 2; i < WRITABLE_CPUS; i++)
-        assert_true(writable_join(&shared, &maps[0]));
-    assert_false(writable_join(&shared, &maps[0]));
+        assert_true(writable_join(&shared, &maps[0], &index));
+    assert_false(writable_join(&shared, &maps[0], &index));
 }
 
 int main(void)

@@ -1,0 +1,78 @@
+/*
+ * Tables of ept12 that nested guests may write: nobody reports that, so they are compared at every INVEPT. What may be
+ * written is known by region and only ever grows, until it is looked at as a whole and forgotten where it has ended.
+ */
+#include "core/mem.h"
+#include "ept-cache/table.h"
+
+#define LIMIT_FIRST 4096u /* tables compared in vain that are worth looking at all of ept02 */
+#define LIMIT_LAST (1u << 20)
+
+bool table_original_writable(struct ept02 *ept, const struct ept_table *t)
+{
+    const struct ept01_window *window = ept01_window(&ept->view, t->table12);
+    if (ept->always_limit == 0)
+        ept->always_limit = LIMIT_FIRST;
+    return !window || writable_page(&ept->shared->writable, hpa(t->table12 + window->delta));
+}
+
+static struct ept_table *table_next(const struct ept02 *ept, unsigned *id)
+{
+    while (++*id < ept->slab_count * TABLES_PER_SLAB) {
+        struct ept_table *t = table_at(ept, (uint16_t)*id);
+        if (t->flags & TABLE_USED)
+            return t;
+    }
+    return NULL;
+}
+
+void always_review(struct ept02 *ept)
+{
+    unsigned id = 0;
+    for (struct ept_table *t = table_next(ept, &id); t; t = table_next(ept, &id))
+        if (!(t->flags & (TABLE_SPLIT | TABLE_ALWAYS)) && table_original_writable(ept, t))
+            table_mark_always(ept, t);
+}
+
+/* What t lets nested guests write, access from above left aside. */
+static void table_add_writable(struct ept02 *ept, const struct ept_table *t, struct region_map *map)
+{
+    if (t->flags & TABLE_COALESCED) {
+        if (t->first12 & EPT_W)
+            region_map_add(map, table_target(ept, t), ept_span(t->level + 1));
+        return;
+    }
+    for (unsigned i = 0; i < EPT_ENTRIES; i++) {
+        uint64_t slot = table_slots(t)[i];
+        if ((slot & EPT_W) && ept_is_leaf(slot, t->level) && !slot_child(ept, slot, t->level))
+            region_map_add(map, hpa(slot & EPT_ADDR_MASK), ept_span(t->level));
+    }
+}
+
+void always_tidy(struct ept02 *ept)
+{
+    struct region_map *map = ept->writable == &ept->maps[0] ? &ept->maps[1] : &ept->maps[0];
+    uint64_t used = 0;
+    unsigned id = 0, freed = 0;
+    for (unsigned i = 0; i < EPT02_ROOTS; i++)
+        used |= ept->roots[i].used ? BIT(i) : 0;
+    /* What was unmapped since the last INVEPT can still be written through what the processor has cached. */
+    ept02_flush(ept, used);
+    memset(map, 0, sizeof(*map));
+    for (const struct ept_table *t = table_next(ept, &id); t; t = table_next(ept, &id))
+        table_add_writable(ept, t, map);
+    writable_publish(&ept->shared->writable, ept->writable_index, map);
+    ept->writable = map;
+    id = 0;
+    for (struct ept_table *t = table_next(ept, &id); t; t = table_next(ept, &id)) {
+        if (!(t->flags & TABLE_ALWAYS) || !(t->flags & TABLE_WATCHED) || table_original_writable(ept, t))
+            continue;
+        /* Compared once more: it may have been written until now. */
+        table_unmark_dirty(ept, t);
+        t->flags &= (uint8_t)~TABLE_ALWAYS;
+        table_mark_dirty(ept, t);
+        freed++;
+    }
+    ept->always_compared = 0;
+    ept->always_limit = freed ? LIMIT_FIRST : ept->always_limit < LIMIT_LAST ? ept->always_limit * 2 : LIMIT_LAST;
+}
