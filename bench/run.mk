@@ -1,4 +1,4 @@
-# The runner's targets: setup, run, and the guest's program strata-stat.
+# The runner's targets: setup, run, and the guest's program strata-stat; the benchmarks: bench, bench-test.
 # Variables of `make run`: LEVELS SMP CPU KERNEL INITRD INTERACTIVE OPTIONS GUEST MEMORY.
 # GUEST=kvm: the guest hypervisor is Linux with KVM (tests/linux/kvm-init has the words that may follow).
 # Included by the top Makefile; touches nothing outside build/.
@@ -30,3 +30,18 @@ run: setup ## boot Linux under Strata under Strata (LEVELS=2 SMP=2 CPU=model KER
 build/strata-stat: tests/linux/strata-stat.c
 	@mkdir -p $(@D)
 	gcc -std=c11 -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes -Werror -Os -static -s -o $@ $<
+
+include bench/guests/guests.mk
+
+.PHONY: bench bench-test bench-setup
+bench-setup:
+	@bench/setup.sh --for bench
+
+# JOBS emulators side by side.
+bench: bench-setup ## run the short set of benchmarks and compare it with bench/baseline (JOBS=2)
+	@$(MAKE) --no-print-directory build/strata.elf build/strata-stat $(EXIT_COST)
+	@bench/short --jobs $(or $(JOBS),2)
+
+bench-test: bench-setup ## test the benchmarks' own programs (EMULATOR=1: and that two runs are the same)
+	@$(if $(filter-out 0 no,$(EMULATOR)),$(MAKE) --no-print-directory build/strata.elf $(EXIT_COST))
+	@BENCH_EMULATOR=$(filter-out 0 no,$(EMULATOR)) python3 -m unittest discover -s bench/tests -t bench/tests

@@ -4,7 +4,7 @@
 # Asks nothing; says one line per missing package; a second call only checks.
 # Must never touch anything but Debian packages and build/cache/.
 #
-# usage: bench/setup.sh [--for run|test|kvm]
+# usage: bench/setup.sh [--for run|test|kvm|bench]
 # shellcheck disable=SC2086  # lists of words on purpose
 set -eu
 
@@ -23,14 +23,16 @@ test_packages="libcmocka-dev clang libclang-rt-14-dev gcc-multilib cppcheck
     clang-format clang-tidy qemu-system-x86"
 # GUEST=kvm: what L2's disk is filled with. QEMU itself is only run inside the emulator.
 kvm_packages="qemu-system-x86"
+bench_packages="python3-jsonschema python3-matplotlib"
 kernel_package=linux-image-cloud-amd64
 
 case $purpose in
 run) packages=$run_packages ;;
 test) packages="$run_packages $test_packages" ;;
 kvm) packages="$run_packages $kvm_packages" ;;
+bench) packages="$run_packages $bench_packages" ;;
 *)
-    echo "usage: $0 [--for run|test|kvm]" >&2
+    echo "usage: $0 [--for run|test|kvm|bench]" >&2
     exit 2
     ;;
 esac

@@ -5,14 +5,11 @@
 #include "core/mem.h"
 #include "ept-cache/table.h"
 
-#define LIMIT_FIRST 4096u /* tables compared in vain that are worth looking at all of ept02 */
 #define LIMIT_LAST (1u << 20)
 
 bool table_original_writable(struct ept02 *ept, const struct ept_table *t)
 {
     const struct ept01_window *window = ept01_window(&ept->view, t->table12);
-    if (ept->always_limit == 0)
-        ept->always_limit = LIMIT_FIRST;
     return !window || writable_page(&ept->shared->writable, hpa(t->table12 + window->delta));
 }
 
@@ -74,5 +71,7 @@ void always_tidy(struct ept02 *ept)
         freed++;
     }
     ept->always_compared = 0;
-    ept->always_limit = freed ? LIMIT_FIRST : ept->always_limit < LIMIT_LAST ? ept->always_limit * 2 : LIMIT_LAST;
+    ept->always_limit = freed                            ? ALWAYS_LIMIT_FIRST
+                        : ept->always_limit < LIMIT_LAST ? ept->always_limit * 2
+                                                         : LIMIT_LAST;
 }

@@ -50,10 +50,7 @@ static bool entries_continue(const volatile uint64_t *entries12, uint64_t first,
     return true;
 }
 
-bool table_agrees_all(const struct ept_table *t)
-{
-    return entries_continue(table_entries12(t), t->first12, t->level);
-}
+bool table_agrees_all(const struct ept_table *t) { return entries_continue(table_entries12(t), t->first12, t->level); }
 
 /* Whether the first entry of the original can begin a large page. */
 static bool first_suits(struct ept02 *ept, const struct ept_table *t, uint64_t first)

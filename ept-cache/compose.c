@@ -59,7 +59,8 @@ enum memtype memtype_combine(enum memtype a, enum memtype b)
     return MEMTYPE_UC;
 }
 
-uint64_t ept_compose_low(const struct ept_rules *rules, uint64_t low12, const struct ept_leaf *leaf01, bool hw_exec_only)
+uint64_t ept_compose_low(const struct ept_rules *rules, uint64_t low12, const struct ept_leaf *leaf01,
+                         bool hw_exec_only)
 {
     uint64_t type12 = (low12 & EPT_MEMTYPE_MASK) >> EPT_MEMTYPE_SHIFT;
     uint64_t access = low12 & leaf01->perm & EPT_RWX;

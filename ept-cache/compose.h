@@ -17,8 +17,9 @@
 /* What ept12 entries may contain, by level (index 1 to 4). Follows from what is offered to the guest hypervisor. */
 struct ept_rules {
     uint64_t table_reserved[EPT_LEVELS + 1]; /* bits that must be 0 in an entry that refers to a table */
-    uint64_t leaf_reserved[EPT_LEVELS + 1];  /* ... that maps a page. Contains EPT_LARGE where no page of that size is offered */
-    bool exec_only;                          /* execute-only translations are offered */
+    uint64_t leaf_reserved[EPT_LEVELS +
+                           1]; /* ... that maps a page. Contains EPT_LARGE where no page of that size is offered */
+    bool exec_only;            /* execute-only translations are offered */
 };
 
 enum ept12_kind { EPT12_ABSENT, EPT12_MISCONFIG, EPT12_TABLE, EPT12_LEAF };
@@ -36,7 +37,8 @@ enum memtype memtype_combine(enum memtype a, enum memtype b);
  * The bits EPT_LOW_MASK of an ept02 leaf, from those of an ept12 leaf and the page of ept01 that it leads to. 0: no
  * access remains (or the ept12 bits are misconfigured). hw_exec_only: the processor has execute-only translations.
  */
-uint64_t ept_compose_low(const struct ept_rules *rules, uint64_t low12, const struct ept_leaf *leaf01, bool hw_exec_only);
+uint64_t ept_compose_low(const struct ept_rules *rules, uint64_t low12, const struct ept_leaf *leaf01,
+                         bool hw_exec_only);
 
 /*
  * The exit qualification that the guest hypervisor is to see: the access as the processor reported it, with the
@@ -48,7 +50,7 @@ uint64_t ept_qualification12(uint64_t qualification, uint32_t perm12);
 static inline bool ept_shrinks(uint64_t old, uint64_t new)
 {
     uint64_t differ = old ^ new;
-    return ept_present(old) && ((differ & (EPT_MEANING_MASK & ~EPT_RWX)) || (old & ~new & EPT_RWX));
+    return ept_present(old) && ((differ & (EPT_MEANING_MASK & ~EPT_RWX)) || (old & ~new &EPT_RWX));
 }
 
 #endif

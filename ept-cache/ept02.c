@@ -16,6 +16,7 @@ void ept02_init(struct ept02 *ept, const struct ept02_config *config, struct pag
     ept->pool = pool;
     ept->shared = shared;
     ept->next_serial = 1;
+    ept->always_limit = ALWAYS_LIMIT_FIRST;
     ept->busy_root = EPT02_ROOTS;
     ept->view.root = config->ept01_root;
     ept->view.hw_exec_only = config->hw_ept_caps & EPT_CAP_EXEC_ONLY;
@@ -94,7 +95,8 @@ static uint32_t access_remaining(struct ept02 *ept, const struct ept12_walk *wal
 }
 
 /* Maps addr, and what else history knows if the GiB around it is new here. */
-static void map_touched(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const struct ept12_walk *walk, enum map_mode mode)
+static void map_touched(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const struct ept12_walk *walk,
+                        enum map_mode mode)
 {
     ept->opened = false;
     if (!ept02_map(ept, root, addr, walk, mode))
@@ -106,7 +108,8 @@ static void map_touched(struct ept02 *ept, struct ept02_root *root, gpa2_t addr,
         ept02_replay(ept, root, addr);
 }
 
-static enum ept02_outcome violation_outcome(struct ept02 *ept, const struct ept12_walk *walk, uint32_t access, uint32_t *remaining)
+static enum ept02_outcome violation_outcome(struct ept02 *ept, const struct ept12_walk *walk, uint32_t access,
+                                            uint32_t *remaining)
 {
     if (walk->result == EPT12_MISCONFIG)
         return EPT02_MISCONFIG12;

@@ -15,9 +15,9 @@
 #include "ept-cache/walk.h"
 #include "ept-cache/writable.h"
 
-#define EPT02_ROOTS 64       /* EPTPs of the guest hypervisor that one CPU remembers; bit numbers in a uint64_t */
-#define EPT02_PAGES_MIN 16   /* pages that the pool must have at least */
-#define EPT02_SLABS 128      /* pages of table descriptions */
+#define EPT02_ROOTS 64     /* EPTPs of the guest hypervisor that one CPU remembers; bit numbers in a uint64_t */
+#define EPT02_PAGES_MIN 16 /* pages that the pool must have at least */
+#define EPT02_SLABS 128    /* pages of table descriptions */
 #define EPT02_HASH 1024
 
 /* Shared by all CPUs; zeroed at boot. */
@@ -48,33 +48,35 @@ enum ept02_outcome {
 
 /* In the order of the rows EPT02_FILL.. of the counters table. */
 struct ept02_counters {
-    uint64_t fills;         /* violations repaired by mapping something */
+    uint64_t fills;                      /* violations repaired by mapping something */
     uint64_t coalesced_2m, coalesced_1g; /* large pages made of small ones */
-    uint64_t prefilled;     /* addresses mapped right after the guest hypervisor handled them */
-    uint64_t revalidated;   /* entries of ept12 compared after INVEPT */
-    uint64_t rewritten;     /* entries of ept02 changed after INVEPT */
-    uint64_t evictions;     /* tables given up for lack of memory */
-    uint64_t outcome[EPT02_OUTCOMES]; /* by enum ept02_outcome */
-    uint64_t history_hits;  /* regions mapped because history named them */
-    uint64_t history_waste; /* regions that history named and that were not mapped any more */
-    uint64_t invepts;       /* executed by the guest hypervisor */
-    uint64_t hw_invepts;    /* executed by Strata */
+    uint64_t prefilled;                  /* addresses mapped right after the guest hypervisor handled them */
+    uint64_t revalidated;                /* entries of ept12 compared after INVEPT */
+    uint64_t rewritten;                  /* entries of ept02 changed after INVEPT */
+    uint64_t evictions;                  /* tables given up for lack of memory */
+    uint64_t outcome[EPT02_OUTCOMES];    /* by enum ept02_outcome */
+    uint64_t history_hits;               /* regions mapped because history named them */
+    uint64_t history_waste;              /* regions that history named and that were not mapped any more */
+    uint64_t invepts;                    /* executed by the guest hypervisor */
+    uint64_t hw_invepts;                 /* executed by Strata */
 };
 
 /* The tables for one EPTP of the guest hypervisor. */
 struct ept02_root {
-    uint64_t eptp02;  /* EPTP for vmcs02 */
-    uint32_t serial;  /* of this use of the structure: another value means that it now serves another EPTP. Never 0 */
-    uint16_t table;   /* the PML4 */
+    uint64_t eptp02; /* EPTP for vmcs02 */
+    uint32_t serial; /* of this use of the structure: another value means that it now serves another EPTP. Never 0 */
+    uint16_t table;  /* the PML4 */
     uint16_t index;
     uint64_t eptp12;
-    uint64_t used;    /* time of the last ept02_root_get; 0 = free */
+    uint64_t used;                  /* time of the last ept02_root_get; 0 = free */
     uint16_t dirty[EPT_LEVELS + 1]; /* by level: tables whose original in ept12 may have changed since it was read */
-    uint16_t always;  /* tables whose original in ept12 may change without notice */
+    uint16_t always;                /* tables whose original in ept12 may change without notice */
 };
 
 /* A list of tables through their age links; oldest first. */
-struct table_list { uint16_t first, last; };
+struct table_list {
+    uint16_t first, last;
+};
 enum table_list_id { LIST_NONE, LIST_PAGE_TABLES, LIST_UPPER, LIST_SPARE, LIST_BARE, LIST_COUNT };
 
 struct ept_table; /* ept-cache/table.h */
@@ -86,38 +88,40 @@ struct ept02 {
     struct page_pool *pool;
     struct ept_shared *shared;
     uint64_t clock;
-    uint64_t flush_now;     /* roots to invalidate before nested guests run again: a table was taken out, say */
-    uint64_t flush_later;   /* roots to invalidate when the guest hypervisor executes INVEPT */
-    uint64_t dirty_roots;   /* roots that may have something on their dirty or always lists */
-    uint64_t written;       /* page-table entries written by table_sync */
+    uint64_t flush_now;   /* roots to invalidate before nested guests run again: a table was taken out, say */
+    uint64_t flush_later; /* roots to invalidate when the guest hypervisor executes INVEPT */
+    uint64_t dirty_roots; /* roots that may have something on their dirty or always lists */
+    uint64_t written;     /* page-table entries written by table_sync */
     uint32_t next_serial;
     uint32_t writable_seen; /* generation of the writable maps at the last look */
     uint32_t writable_index;
     uint32_t always_compared; /* tables compared only because nested guests may write them, since the last tidying */
     uint32_t always_limit;    /* so many, and it is time to tidy */
     uint16_t slab_count, free_table;
-    bool opened;            /* a table of 2-MiB pages has been made since this was cleared */
-    uint16_t recent_root;   /* found last */
-    uint16_t busy_root;     /* being worked on: not to be evicted */
+    bool opened;                   /* a table of 2-MiB pages has been made since this was cleared */
+    uint16_t recent_root;          /* found last */
+    uint16_t busy_root;            /* being worked on: not to be evicted */
     uint16_t path[EPT_LEVELS + 1]; /* tables being worked on: not to be evicted */
     struct table_list lists[LIST_COUNT];
     struct ept02_root roots[EPT02_ROOTS];
     uint16_t hash[EPT02_HASH];
     struct ept_table *slabs[EPT02_SLABS];
-    struct region_map *writable;         /* the one of maps that is published */
+    struct region_map *writable; /* the one of maps that is published */
     struct region_map maps[2];
 };
 
 struct ept02_report {
-    uint64_t qualification; /* VIOLATION12: what the guest hypervisor must see; FAULT01: the same with ept01's permissions */
-    gpa1_t gpa1;            /* FAULT01 */
+    uint64_t
+        qualification; /* VIOLATION12: what the guest hypervisor must see; FAULT01: the same with ept01's permissions */
+    gpa1_t gpa1;       /* FAULT01 */
 };
 
 /*
  * Prepares one CPU's ept02. pool is this CPU's own and must hold EPT02_PAGES_MIN pages; ept02 keeps what it takes until
  * it is dropped, and evicts when the pool is empty. ept and shared are zeroed memory that stays.
  */
-void ept02_init(struct ept02 *ept, const struct ept02_config *config, struct page_pool *pool, struct ept_shared *shared);
+void ept02_init(struct ept02 *ept, const struct ept02_config *config, struct page_pool *pool,
+                struct ept_shared *shared);
 
 /*
  * The tables for an EPTP of the guest hypervisor; made, empty, if there are none, for which those used least recently may

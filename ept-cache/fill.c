@@ -40,7 +40,8 @@ static void pages_fill(struct ept02 *ept, struct ept_table *t)
 
 bool table_open(struct ept02 *ept, struct ept_table *t, enum map_mode mode)
 {
-    bool whole = mode == MAP_VIOLATION ? ept->config.coalesce : mode == MAP_REBUILD && (ept->config.coalesce || ept->config.history);
+    bool whole = mode == MAP_VIOLATION ? ept->config.coalesce
+                                       : mode == MAP_REBUILD && (ept->config.coalesce || ept->config.history);
     if (ept->config.coalesce && table_coalesce(ept, t))
         return true;
     t->page = table_page_alloc(ept, mode).v;

@@ -7,8 +7,8 @@
 
 #include "core/ept.h"
 
-#define GIB_BITS 18  /* of the number of a GiB below 2^48 */
-#define GIB_SHIFT 1  /* bit 0 of a key is 1, so that no key is 0 */
+#define GIB_BITS 18 /* of the number of a GiB below 2^48 */
+#define GIB_SHIFT 1 /* bit 0 of a key is 1, so that no key is 0 */
 
 static uint64_t history_key(uint64_t eptp12, gpa2_t addr)
 {

@@ -10,8 +10,8 @@
 
 #define HISTORY_SETS 128
 #define HISTORY_WAYS 4
-#define HISTORY_REGION PAGE_2M             /* what one bit stands for */
-#define HISTORY_BLOCK PAGE_1G              /* what one block stands for */
+#define HISTORY_REGION PAGE_2M /* what one bit stands for */
+#define HISTORY_BLOCK PAGE_1G  /* what one block stands for */
 #define HISTORY_WORDS (HISTORY_BLOCK / HISTORY_REGION / 64)
 
 struct history_block {

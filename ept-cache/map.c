@@ -52,21 +52,38 @@ void leaf_set(struct ept02 *ept, struct ept_table *t, unsigned index, uint64_t e
         flush_mark(&ept->flush_later, t);
 }
 
-#define AROUND 8 /* entries of a page table that are composed together; a power of 2 */
+#define AROUND 8 /* entries of a page table that are looked at together; a power of 2 */
+
+/* Entries around index that ept12 allows and that are missing as well: they are added with it. */
+static void around_add(struct ept02 *ept, struct ept_table *t, unsigned index)
+{
+    const volatile uint64_t *entries12 = table_entries12(t);
+    const uint64_t *slots = table_slots(t);
+    unsigned first = index & ~(AROUND - 1u);
+    for (unsigned i = first; i < first + AROUND; i++) {
+        if (slots[i] == 0 && ept_present(table_entry12(t, entries12, i))) {
+            table_sync(ept, t, first, first + AROUND);
+            return;
+        }
+    }
+}
 
 /* A page that was missing from an existing table. */
 static void leaf_add(struct ept02 *ept, struct ept_table *t, unsigned index, uint64_t entry12, enum map_mode mode)
 {
     table_touch(ept, t);
-    if (t->level > 1 || !ept->config.coalesce) {
-        leaf_set(ept, t, index, entry12);
-    } else {
+    leaf_set(ept, t, index, entry12);
+    if (!ept->config.coalesce)
+        return;
+    if (t->level == 1) {
         /* ept12 maps more than was known: the more often, the rarer it is looked at as a whole. */
         bool whole = mode == MAP_VIOLATION && (t->repairs & (t->repairs + 1u)) == 0;
-        unsigned first = index & ~(AROUND - 1u);
         if (mode == MAP_VIOLATION && t->repairs < UINT16_MAX)
             t->repairs++;
-        table_sync(ept, t, whole ? 0 : first, whole ? EPT_ENTRIES : first + AROUND);
+        if (whole)
+            table_sync(ept, t, 0, EPT_ENTRIES);
+        else
+            around_add(ept, t, index);
     }
     table_coalesce_later(ept, t, index);
 }
@@ -83,7 +100,8 @@ static bool child_open(struct ept02 *ept, struct ept_table *child, enum map_mode
     return false;
 }
 
-bool ept02_map(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const struct ept12_walk *walk, enum map_mode mode)
+bool ept02_map(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const struct ept12_walk *walk,
+               enum map_mode mode)
 {
     struct ept_table *t = table_at(ept, root->table);
     bool fresh = false;

@@ -46,7 +46,8 @@ static gpa2_t table_gpa2(const struct ept02 *ept, const struct ept_table *t)
 }
 
 /* Maps anew what entry index of t mapped before; GiBs are left to the caller. */
-static void entry_rebuild(struct ept02 *ept, struct ept_table *t, unsigned index, uint64_t entry12, enum ept12_kind kind)
+static void entry_rebuild(struct ept02 *ept, struct ept_table *t, unsigned index, uint64_t entry12,
+                          enum ept12_kind kind)
 {
     if (kind == EPT12_LEAF && leaf_fits(ept, entry12, t->level)) {
         leaf_set(ept, t, index, entry12);
@@ -217,6 +218,6 @@ void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12)
     uint64_t due = (ept->flush_later & scope) | ept->flush_now;
     if (due)
         ept02_flush(ept, due);
-    if (ept->always_compared > ept->always_limit)
+    if (ept->config.watch && ept->always_compared > ept->always_limit)
         always_tidy(ept);
 }

@@ -4,14 +4,16 @@
  */
 #include "ept-cache/table.h"
 
-#define STRIDE 4     /* entries composed at once; run_stride is written for it */
-#define RUN_GROW 8   /* so many times more entries are composed together as long as neighbours differ */
+#define STRIDE 4   /* entries composed at once; run_stride is written for it */
+#define RUN_GROW 8 /* so many times more entries are composed at once as long as neighbours differ */
 
 /*
  * What a run of similar entries has in common: an entry with (entry & mask) == value becomes entry + delta, because
  * access, memory type, ept01's page and the writable region are those of an entry already judged.
  */
-struct pattern { uint64_t mask, value, delta; };
+struct pattern {
+    uint64_t mask, value, delta;
+};
 
 /* What the next entries of the table are expected to be like. */
 enum run {
@@ -46,7 +48,11 @@ static uint64_t pattern_learn(struct ept02 *ept, struct pattern *pattern, uint64
 }
 
 /* What a loop over a run needs, in registers. */
-struct loop { const volatile uint64_t *entry12; volatile uint64_t *slot; uint64_t mask, value, delta, growth; };
+struct loop {
+    const volatile uint64_t *entry12;
+    volatile uint64_t *slot;
+    uint64_t mask, value, delta, growth;
+};
 
 static inline __attribute__((always_inline)) bool run_step(const struct loop *l, enum run run)
 {
@@ -70,7 +76,8 @@ static inline __attribute__((always_inline)) bool run_stride(const struct loop *
     if (run == RUN_NEW)
         odd |= l->slot[0] | l->slot[1] | l->slot[2] | l->slot[3];
     else if (run != RUN_ANY)
-        odd |= ((a + old) ^ l->slot[0]) | ((b + old) ^ l->slot[1]) | ((c + old) ^ l->slot[2]) | ((d + old) ^ l->slot[3]);
+        odd |= ((a + old) ^ l->slot[0]) | ((b + old) ^ l->slot[1]) | ((c + old) ^ l->slot[2]) |
+               ((d + old) ^ l->slot[3]);
     if (odd)
         return false;
     if (run != RUN_SAME) {
@@ -83,7 +90,8 @@ static inline __attribute__((always_inline)) bool run_stride(const struct loop *
 }
 
 /* Composes entries as long as they follow the pattern and nothing new is to be decided. Returns the first that was not. */
-static inline __attribute__((always_inline)) unsigned run_compose(struct sync *sync, unsigned from, unsigned to, enum run run)
+static inline __attribute__((always_inline)) unsigned run_compose(struct sync *sync, unsigned from, unsigned to,
+                                                                  enum run run)
 {
     const struct pattern *p = &sync->pattern;
     struct loop l = { sync->entries12 + from, sync->slots + from, p->mask, p->value, p->delta, sync->growth };
@@ -179,18 +187,45 @@ unsigned entries_differ(const volatile uint64_t *a, const volatile uint64_t *b, 
     return differ ? (unsigned)(EPT_ENTRIES - 1 - count) : EPT_ENTRIES;
 }
 
-bool table_compare(struct ept02 *ept, struct ept_table *t, unsigned *last)
+/* The entry at index differs, no other does: the usual case, by itself. */
+static bool entry_sync(struct ept02 *ept, const struct ept_table *t, uint64_t entry12, volatile uint64_t *slot)
+{
+    uint64_t old = *slot, new = leaf_compose(ept, entry12, 1);
+    if (old == new || (old == 0 && !ept->config.coalesce && !ept->config.history))
+        return false;
+    *slot = new;
+    ept->written++;
+    if (ept_shrinks(old, new))
+        flush_mark(&ept->flush_later, t);
+    return (old ^ new) & EPT_MEANING_MASK;
+}
+
+/* Entries from index on, which differs. */
+static bool entries_sync(struct ept02 *ept, const struct ept_table *t, unsigned index, unsigned *last)
 {
     struct sync sync;
+    unsigned end = 0, run = 1;
     sync_begin(ept, t, &sync);
-    unsigned index = entries_differ(sync.entries12, sync.slots, 0), end = 0, run = 1;
     while (index < EPT_ENTRIES) {
-        /* One entry, and many only when its neighbour differs as well. */
-        run = index > end || end == 0 ? 1 : run * RUN_GROW;
+        /* More and more at once as long as neighbours differ. */
+        run = index > end ? 1 : run * RUN_GROW;
         end = index + run < EPT_ENTRIES ? index + run : EPT_ENTRIES;
         entries_compose(ept, t, &sync, index, end);
         *last = end - 1;
         index = entries_differ(sync.entries12, sync.slots, end);
     }
     return sync_end(ept, t, &sync);
+}
+
+bool table_compare(struct ept02 *ept, struct ept_table *t, unsigned *last)
+{
+    const volatile uint64_t *entries12 = table_entries12(t);
+    volatile uint64_t *slots = table_slots(t);
+    unsigned first = entries_differ(entries12, slots, 0);
+    if (first == EPT_ENTRIES)
+        return false;
+    *last = first;
+    if (entries_differ(entries12, slots, first + 1) < EPT_ENTRIES)
+        return entries_sync(ept, t, first, last);
+    return entry_sync(ept, t, entries12[first], &slots[first]);
 }

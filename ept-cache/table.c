@@ -196,8 +196,8 @@ static struct ept_table *description_alloc(struct ept02 *ept, enum map_mode mode
     return t;
 }
 
-struct ept_table *table_new(struct ept02 *ept, struct ept_table *parent, unsigned index, uint64_t entry12, uint8_t flags,
-                            struct ept02_root *root, enum map_mode mode)
+struct ept_table *table_new(struct ept02 *ept, struct ept_table *parent, unsigned index, uint64_t entry12,
+                            uint8_t flags, struct ept02_root *root, enum map_mode mode)
 {
     struct ept_table *t = description_alloc(ept, mode);
     if (!t)

@@ -23,16 +23,16 @@ enum table_flags {
 };
 
 struct ept_table {
-    uint64_t table12;  /* the original's address in the guest hypervisor's memory; unless TABLE_SPLIT */
-    uint64_t entry12;  /* the entry of ept12 that led here */
-    uint64_t first12;  /* TABLE_COALESCED: the first entry; the others follow from it */
-    uint64_t page;     /* machine address of ept02's table, 0 = none */
-    uint64_t seen;     /* machine address of a copy of the original as last compared, 0 = none */
+    uint64_t table12;           /* the original's address in the guest hypervisor's memory; unless TABLE_SPLIT */
+    uint64_t entry12;           /* the entry of ept12 that led here */
+    uint64_t first12;           /* TABLE_COALESCED: the first entry; the others follow from it */
+    uint64_t page;              /* machine address of ept02's table, 0 = none */
+    uint64_t seen;              /* machine address of a copy of the original as last compared, 0 = none */
     uint16_t id, parent, index; /* parent 0: a root's PML4 */
     uint16_t hash_next;         /* next with the same hash; next free one */
     uint16_t older, newer;      /* in the list of that age */
     uint16_t dirty_prev, dirty_next;
-    uint16_t repairs;  /* violations in this table that ept12 had allowed already */
+    uint16_t repairs; /* violations in this table that ept12 had allowed already */
     uint8_t level, root, flags, list, splits;
 };
 _Static_assert(sizeof(struct ept_table) <= 64, "a description is 64 bytes");
@@ -91,8 +91,8 @@ hpa_t table_page_alloc(struct ept02 *ept, enum map_mode mode);
  * Describes a table of this level below parent (NULL: a root's PML4) at index. table12 is ignored with TABLE_SPLIT in
  * flags. It has no page yet and nothing leads to it. NULL: no memory.
  */
-struct ept_table *table_new(struct ept02 *ept, struct ept_table *parent, unsigned index, uint64_t entry12, uint8_t flags,
-                            struct ept02_root *root, enum map_mode mode);
+struct ept_table *table_new(struct ept02 *ept, struct ept_table *parent, unsigned index, uint64_t entry12,
+                            uint8_t flags, struct ept02_root *root, enum map_mode mode);
 /* Makes the parent's entry lead to t as t now is: a table, or one large page. */
 void table_link(struct ept02 *ept, struct ept_table *t);
 /* Frees the entry and all that is below it. Invalidation is left to the caller for a page, and noted for a table. */
@@ -109,6 +109,7 @@ void table_unmark_dirty(struct ept02 *ept, struct ept_table *t);
 void table_page_written(struct ept02 *ept, gpa1_t page);
 /* always.c */
 /* Nested guests may write the original through some CPU's ept02; if not, writable_generation() will tell when. */
+#define ALWAYS_LIMIT_FIRST 4096u /* tables compared in vain that are worth looking at all of ept02 */
 bool table_original_writable(struct ept02 *ept, const struct ept_table *t);
 /* Nested guests may write more than before: looks which originals are among it. */
 void always_review(struct ept02 *ept);
@@ -182,7 +183,8 @@ uint64_t table_large_page(struct ept02 *ept, const struct ept_table *t);
 
 /* map.c */
 /* Maps addr as the walk found it, or opens its page table if the walk ended there without a page. False: no memory. */
-bool ept02_map(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const struct ept12_walk *walk, enum map_mode mode);
+bool ept02_map(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const struct ept12_walk *walk,
+               enum map_mode mode);
 /* Removes the page at addr, if ept02 has one. */
 void ept02_unmap(struct ept02 *ept, struct ept02_root *root, gpa2_t addr);
 /* Whether entry12 leads to the table that t was composed from. */

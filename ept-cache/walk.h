@@ -12,11 +12,11 @@
 
 /* What a 4-level walk of ept12 found. */
 struct ept12_walk {
-    enum ept12_kind result;          /* EPT12_LEAF, EPT12_ABSENT or EPT12_MISCONFIG */
-    int level;                       /* where it ended: 4 = PML4 entry .. 1 = page-table entry */
-    uint32_t perm;                   /* logical AND of the access bits of all entries read */
-    gpa1_t target;                   /* EPT12_LEAF: what the address leads to */
-    uint64_t entry[EPT_LEVELS + 1];  /* as read, from [4] to [level] */
+    enum ept12_kind result;         /* EPT12_LEAF, EPT12_ABSENT or EPT12_MISCONFIG */
+    int level;                      /* where it ended: 4 = PML4 entry .. 1 = page-table entry */
+    uint32_t perm;                  /* logical AND of the access bits of all entries read */
+    gpa1_t target;                  /* EPT12_LEAF: what the address leads to */
+    uint64_t entry[EPT_LEVELS + 1]; /* as read, from [4] to [level] */
 };
 
 /* Walks the tables whose PML4 is at root (4-KiB aligned) for addr. Any contents are answered with one of the results. */
@@ -29,9 +29,10 @@ static inline const volatile uint64_t *ept12_entries(const volatile void *page) 
 
 /* Around the address asked for last: ept01's page, and what to do to an ept12 leaf that leads into it. */
 struct ept01_window {
-    uint64_t base, size; /* of the guest hypervisor's guest-physical memory; size is a power of 2, or 0 = nothing known */
-    uint64_t delta;      /* machine address minus guest-physical address (modulo 2^64) */
-    const uint8_t *low;  /* [low bits of an ept12 leaf] = low bits of the ept02 leaf; 0 = no access */
+    uint64_t base,
+        size;       /* of the guest hypervisor's guest-physical memory; size is a power of 2, or 0 = nothing known */
+    uint64_t delta; /* machine address minus guest-physical address (modulo 2^64) */
+    const uint8_t *low; /* [low bits of an ept12 leaf] = low bits of the ept02 leaf; 0 = no access */
 };
 
 /* ept01 as composition sees it. */
@@ -41,7 +42,10 @@ struct ept01_view {
     struct ept_rules rules;
     struct ept01_window window;
     unsigned next_type;
-    struct { struct ept_leaf leaf; uint8_t low[EPT_LOW_VALUES]; } types[EPT01_TYPES];
+    struct {
+        struct ept_leaf leaf;
+        uint8_t low[EPT_LOW_VALUES];
+    } types[EPT01_TYPES];
 };
 
 /* Forgets what was remembered: ept01 has changed. */

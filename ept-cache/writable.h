@@ -22,8 +22,8 @@ struct region_map {
 struct writable_shared {
     struct region_map *maps[WRITABLE_CPUS]; /* what each CPU's ept02 lets nested guests write; NULL = no such CPU */
     uint32_t cpus;
-    uint32_t generation;       /* changes when a region with tables becomes writable */
-    struct region_map tables;  /* where watched pages are */
+    uint32_t generation;      /* changes when a region with tables becomes writable */
+    struct region_map tables; /* where watched pages are */
 };
 
 /* Adds a CPU. map is zeroed and stays. *index is for writable_publish. False: there are WRITABLE_CPUS already. */

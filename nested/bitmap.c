@@ -31,10 +31,10 @@ static bool current(const struct merged_bitmap *m)
            watch_page_quiet(m->watch, m->version);
 }
 
-void bitmap_refresh(struct cpu *cpu, struct merged_bitmap *m, gpa1_t source, hpa_t want1)
+bool bitmap_refresh(struct cpu *cpu, struct merged_bitmap *m, gpa1_t source, hpa_t want1)
 {
     if (current(m))
-        return;
+        return false;
     if (m->source.v != source.v) {
         bitmap_forget(m);
         m->source = source;
@@ -43,10 +43,12 @@ void bitmap_refresh(struct cpu *cpu, struct merged_bitmap *m, gpa1_t source, hpa
     uint32_t generation = writable_generation(&nested_ept_shared->writable), version = 0;
     if (m->watch && !writable_page(&nested_ept_shared->writable, hpa((uint64_t)gpa1_ptr(source))))
         version = watch_page_version(m->watch);
-    if (!version || version != m->version || generation != m->writable) {
+    bool stale = !version || version != m->version || generation != m->writable;
+    if (stale) {
         merge(m, hpa_ptr(want1));
         count(cpu, COUNT_BITMAP_MERGED);
     }
     m->version = version;
     m->writable = generation;
+    return stale;
 }

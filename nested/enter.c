@@ -199,6 +199,8 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
         }
     }
 
+    if (slot->not_loaded || v->unmerged)
+        special_read_l2(n, v->unmerged ? SPECIAL_ALL : slot->not_loaded);
     vmcs12_take(cpu, v);
     cpu->in_nested = true;
     if (!event_ok()) {
@@ -210,8 +212,10 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
         nested_merge(cpu, slot);
     else
         count(cpu, COUNT_ENTRY_PLAIN);
-    if (v->soft[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP)
-        bitmap_refresh(cpu, &slot->msr, gpa1(v->soft[FIELD_MSR_BITMAP]), machine.msr_bitmap01);
+    if (v->soft[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP) {
+        if (bitmap_refresh(cpu, &slot->msr, gpa1(v->soft[FIELD_MSR_BITMAP]), machine.msr_bitmap01))
+            slot->flags = special_flags(slot);
+    }
     enter_ept(cpu, slot);
     if (slot->flags) {
         uint64_t qualification = 0;

@@ -34,7 +34,8 @@ struct nested_slot {
     bool prefill;   /* an EPT violation at prefill_addr was reflected */
     gpa2_t prefill_addr;
     uint16_t vpid02;
-    uint64_t kept[5]; /* values of vmcs12's fields that exits do not save: see kept_rows in special.c */
+    uint8_t not_loaded, not_saved; /* rows of kept_rows (special.c) that vmcs12's entries do not load, exits do not save */
+    uint64_t kept[5];              /* vmcs12's values of the latter while L3 runs */
 };
 
 /* Rare properties of a vmcs12's controls, so that the usual entry and exit test one word. */
@@ -55,6 +56,7 @@ struct nested {
     gpa1_t vmxon;
     struct nested_slot *current; /* NULL: none */
     uint64_t clock;
+    uint64_t kept01[5]; /* L2's values at the entry, for rows that are not loaded */
     uint32_t blocking; /* vmcs01's interruptibility state when L2 entered L3 */
     struct ept02 ept02;
     struct nested_slot slots[NESTED_SLOTS];
@@ -77,7 +79,7 @@ void nested_shadowing(bool in_vmx);
 extern struct ept_shared *nested_ept_shared;
 
 /* --- bitmap.c: merged bitmaps; vmcs02 is current --- */
-void bitmap_refresh(struct cpu *cpu, struct merged_bitmap *m, gpa1_t source, hpa_t want1);
+bool bitmap_refresh(struct cpu *cpu, struct merged_bitmap *m, gpa1_t source, hpa_t want1); /* true: it changed */
 /* What is merged is stale: the slot is free, or the bitmap is another one. */
 void bitmap_forget(struct merged_bitmap *m);
 
@@ -117,6 +119,9 @@ uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qual
 void special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed);
 /* The exit-MSR-load area; vmcs01 is current. False: VMX abort. */
 bool special_load_msrs(struct cpu *cpu, struct nested_slot *slot);
-uint32_t special_flags(const struct nested_slot *slot);
+uint32_t special_flags(struct nested_slot *slot);
+/* Remembers L2's values of fields that an entry may not load (slot->not_loaded, or SPECIAL_ALL). vmcs01 is current. */
+void special_read_l2(struct nested *n, unsigned rows);
+#define SPECIAL_ALL 0xfu
 
 #endif

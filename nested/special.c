@@ -21,12 +21,13 @@ static const struct kept_row {
     uint32_t encoding;
     uint8_t row;
     uint32_t load, save; /* entry control, exit control; load 0: always loaded (if it exists at all) */
+    uint32_t msr;        /* 0: L3 can change it at any time */
 } kept_rows[5] = {
-    { VMCS_GUEST_EFER, FIELD_GUEST_EFER, ENTRY_LOAD_EFER, EXIT_SAVE_EFER },
-    { VMCS_GUEST_PAT, FIELD_GUEST_PAT, ENTRY_LOAD_PAT, EXIT_SAVE_PAT },
-    { VMCS_GUEST_DR7, FIELD_GUEST_DR7, ENTRY_LOAD_DEBUG, EXIT_SAVE_DEBUG },
-    { VMCS_GUEST_DEBUGCTL, FIELD_GUEST_DEBUGCTL, ENTRY_LOAD_DEBUG, EXIT_SAVE_DEBUG },
-    { VMCS_PREEMPTION_TIMER, FIELD_PREEMPTION_TIMER, 0, EXIT_SAVE_PREEMPTION_TIMER },
+    { VMCS_GUEST_EFER, FIELD_GUEST_EFER, ENTRY_LOAD_EFER, EXIT_SAVE_EFER, 0 },
+    { VMCS_GUEST_PAT, FIELD_GUEST_PAT, ENTRY_LOAD_PAT, EXIT_SAVE_PAT, MSR_PAT },
+    { VMCS_GUEST_DR7, FIELD_GUEST_DR7, ENTRY_LOAD_DEBUG, EXIT_SAVE_DEBUG, 0 },
+    { VMCS_GUEST_DEBUGCTL, FIELD_GUEST_DEBUGCTL, ENTRY_LOAD_DEBUG, EXIT_SAVE_DEBUG, 0 },
+    { VMCS_PREEMPTION_TIMER, FIELD_PREEMPTION_TIMER, 0, EXIT_SAVE_PREEMPTION_TIMER, 0 },
 };
 _Static_assert(ARRAY_SIZE(kept_rows) == ARRAY_SIZE(((struct nested_slot *)0)->kept), "one value a row");
 
@@ -42,14 +43,37 @@ static bool loads(const struct vmcs12 *v, const struct kept_row *k)
 
 static bool saves(const struct vmcs12 *v, const struct kept_row *k) { return v->soft[FIELD_EXIT_CONTROLS] & k->save; }
 
-uint32_t special_flags(const struct nested_slot *slot)
+/*
+ * L3 cannot change the field without an exit that the guest hypervisor asked for, so that there is nothing to put back: writes of the
+ * MSR exit. (EFER's LMA follows CR0.PG, so it has no MSR here.) The bitmap is merged.
+ */
+static bool cannot_change(const struct nested_slot *slot, const struct kept_row *k)
+{
+    const struct vmcs12 *v = &slot->v;
+    if (!k->msr)
+        return false;
+    if (!(v->soft[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP))
+        return true;
+    const uint8_t *bitmap = hpa_ptr(slot->msr.page);
+    return bitmap[MSR_BITMAP_WRITE_LOW + k->msr / 8] >> (k->msr % 8) & 1;
+}
+
+uint32_t special_flags(struct nested_slot *slot)
 {
     const struct vmcs12 *v = &slot->v;
     uint64_t proc2 = v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY ? v->soft[FIELD_PROC2_CONTROLS] : 0;
     uint32_t flags = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(kept_rows); i++)
-        if (kept_exists(v, &kept_rows[i]) && !(loads(v, &kept_rows[i]) && saves(v, &kept_rows[i])))
-            flags |= SLOT_KEEP;
+    slot->not_loaded = slot->not_saved = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(kept_rows); i++) {
+        const struct kept_row *k = &kept_rows[i];
+        if (!kept_exists(v, k))
+            continue;
+        bool loaded = loads(v, k);
+        slot->not_loaded |= (uint8_t)(!loaded << i);
+        slot->not_saved |= (uint8_t)((!saves(v, k) && !(loaded && cannot_change(slot, k))) << i);
+    }
+    if (slot->not_loaded | slot->not_saved)
+        flags |= SLOT_KEEP;
     if (v->soft[FIELD_ENTRY_MSR_LOAD_COUNT] || v->soft[FIELD_EXIT_MSR_LOAD_COUNT] ||
         v->soft[FIELD_EXIT_MSR_STORE_COUNT])
         flags |= SLOT_MSR_AREAS;
@@ -76,32 +100,30 @@ static uint64_t efer_not_loaded(const struct vmcs12 *v, uint64_t efer01)
     return efer;
 }
 
-static void keep_enter(struct cpu *cpu, struct nested_slot *slot)
+/* The lowest row of a set, which is not empty. */
+static unsigned first_row(unsigned set) { return (unsigned)__builtin_ctz(set); }
+
+void special_read_l2(struct nested *n, unsigned rows)
 {
-    const struct vmcs12 *v = &slot->v;
-    uint64_t values01[ARRAY_SIZE(kept_rows)];
-    vmcs_load(cpu, &cpu->vmcs01);
-    for (size_t i = 0; i < ARRAY_SIZE(kept_rows); i++)
-        values01[i] = kept_rows[i].load ? hw_vmread(kept_rows[i].encoding) : 0;
-    vmcs_load(cpu, &slot->v.vmcs02);
-    for (size_t i = 0; i < ARRAY_SIZE(kept_rows); i++) {
-        const struct kept_row *k = &kept_rows[i];
-        if (!kept_exists(v, k))
-            continue;
-        if (!saves(v, k))
-            slot->kept[i] = hw_vmread(k->encoding);
-        if (loads(v, k))
-            continue;
-        bool efer = k->row == FIELD_GUEST_EFER;
-        hw_vmwrite(k->encoding, efer ? efer_not_loaded(v, values01[i]) : values01[i]);
+    for (; rows; rows &= rows - 1)
+        n->kept01[first_row(rows)] = hw_vmread(kept_rows[first_row(rows)].encoding);
+}
+
+static void keep_enter(const struct nested *n, struct nested_slot *slot)
+{
+    for (unsigned rows = slot->not_saved; rows; rows &= rows - 1)
+        slot->kept[first_row(rows)] = hw_vmread(kept_rows[first_row(rows)].encoding);
+    for (unsigned rows = slot->not_loaded; rows; rows &= rows - 1) {
+        unsigned i = first_row(rows);
+        bool efer = kept_rows[i].row == FIELD_GUEST_EFER;
+        hw_vmwrite(kept_rows[i].encoding, efer ? efer_not_loaded(&slot->v, n->kept01[i]) : n->kept01[i]);
     }
 }
 
-static void keep_exit(struct nested_slot *slot)
+static void keep_exit(const struct nested_slot *slot)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(kept_rows); i++)
-        if (kept_exists(&slot->v, &kept_rows[i]) && !saves(&slot->v, &kept_rows[i]))
-            hw_vmwrite(kept_rows[i].encoding, slot->kept[i]);
+    for (unsigned rows = slot->not_saved; rows; rows &= rows - 1)
+        hw_vmwrite(kept_rows[first_row(rows)].encoding, slot->kept[first_row(rows)]);
 }
 
 /* PAE paging without EPT: the processor would load the PDPTEs from memory. False: one has reserved bits. */
@@ -242,7 +264,7 @@ uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qual
 {
     const struct vmcs12 *v = &slot->v;
     if (slot->flags & SLOT_KEEP)
-        keep_enter(cpu, slot);
+        keep_enter(cpu->nested, slot);
     if (slot->flags & SLOT_LINK) {
         struct check_view view = { .values = v->soft, .caps = &nested_caps, .current_vmcs = v->region };
         const struct check_rule *broken = check_guest_soft(&view);

@@ -126,6 +126,8 @@ void vmcs12_write(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row, uint64_t
 {
     value = vmcs_field_trim(row, value);
     bool shared = in_vmcs02(row);
+    if (!shared && row != FIELD_ENTRY_CONTROLS && v->soft[row] == value)
+        return; /* hypervisors rewrite HOST_RSP and the like with what is there */
     if (shared || needs_sync(v, row)) {
         bool was_lent = v->lent;
         vmcs12_take(cpu, v);

@@ -94,4 +94,5 @@ void items_nested(void);
 void items_vmx(void);
 void items_invept(void);
 void items_smp(void);
+void items_x2apic(void);
 #endif

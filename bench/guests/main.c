@@ -1,6 +1,6 @@
 /*
  * The list of what is measured, and the items of a plain guest and of the VMX instructions.
- * Words of the command line: items=guest,nested,vmx,invept,smp (default: all that the machine has), invept=64,256,1024
+ * Words of the command line: items=guest,nested,vmx,invept,smp,x2apic (default: all that the machine has), invept=64,256,1024
  * (sizes in MiB).
  */
 #include "cost.h"
@@ -120,7 +120,7 @@ static void all(void)
         bool vmx;
     } groups[] = {
         { "guest", items_guest, false },  { "nested", items_nested, true }, { "vmx", items_vmx, true },
-        { "invept", items_invept, true }, { "smp", items_smp, false },
+        { "invept", items_invept, true }, { "smp", items_smp, false },      { "x2apic", items_x2apic, true },
     };
     bool have_vmx = (cpuid(1, 0).c & 1u << 5) != 0;
     strata_open();

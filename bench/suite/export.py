@@ -15,7 +15,7 @@ def github(result):
     found, units = values(result)
     return [{"name": f"{result['scenario']}: {name}", "unit": units[name][0],
              "value": summary(numbers), "range": str(max(numbers) - min(numbers)),
-             "extra": _where(result)}
+             "extra": where(result)}
             for name, numbers in found.items()]
 
 
@@ -23,7 +23,7 @@ def markdown(result, only_metrics=True):
     """A table of the metrics, or of everything."""
     found, units = values(result)
     names = [n for n in found if not only_metrics or n in result["runs"][0]["metrics"]]
-    lines = [f"**{result['scenario']}** — {_where(result)}", "",
+    lines = [f"**{result['scenario']}** — {where(result)}", "",
              "| metric | value | unit |", "|---|---:|---|"]
     lines += [f"| {n} | {number(summary(found[n]))} | {units[n][0]} |" for n in names]
     if not result["complete"]:
@@ -36,7 +36,7 @@ def number(value):
     return f"{value:,}" if isinstance(value, int) else f"{value:,.10g}"
 
 
-def _where(result):
+def where(result):
     s, m = result["setup"], result["machine"]
     options = "; ".join(f"{level}: {o}" for level, o in s["options"].items() if o)
     commit = (result["source"]["commit"] or "no commit")[:10]

@@ -18,6 +18,7 @@ NAME = "linux-boot"
 STORM = "invept-storm"
 BOOT_SECTOR = re.compile(r"^(\d+)i\[BIOS *\] Booting from 0000:7c00", re.M)
 PHASES = {1: "boot", 2: "end"}
+STORM_INVEPTS = 1000  # fewer say nothing about the cost of one
 STRATA_MIB, LINUX_MIB = 32, 160
 
 
@@ -136,7 +137,11 @@ def _derived(seen):
     for level, c in sorted(last.items()):
         exits = sum(n for name, n in c.items() if name.startswith("exit."))
         found[f"exits-to-L{level}"] = metric(exits, "exits")
-        if c.get("invept.guest"):
+        if level == 1:
+            found["ept02-repairs-L1"] = metric(c.get("ept02.repaired", 0), "count")
+            trapped = c.get("vmread.trapped", 0) + c.get("vmwrite.trapped", 0)
+            found["vmread-vmwrite-trapped-L1"] = metric(trapped, "count")
+        if c.get("invept.guest", 0) >= STORM_INVEPTS:
             found[f"repairs-per-invept-L{level}"] = metric(
                 round(c.get("ept02.repaired", 0) / c["invept.guest"], 6), "ratio")
     return found

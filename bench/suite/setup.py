@@ -1,9 +1,12 @@
 """What a measurement runs on: levels, CPUs, model, options; and the disks that follow from it."""
 
+import contextlib
+import fcntl
 import hashlib
 import platform
 import re
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +64,19 @@ class Setup:
         return {"levels": self.levels, "smp": self.smp, "cpu": self.cpu,
                 "options": {f"L{n}": self.options_of(n) for n in range(1, self.levels + 1)},
                 "memory_mib": self.memory_mib, "ips": self.ips}
+
+
+@contextlib.contextmanager
+def only_one(work):
+    """Holds the folder of images and logs: a second run in it waits, or both would be nonsense."""
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting: another run uses {work}", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def parse_options(words):

@@ -11,7 +11,7 @@ SHORT = {
     "exit-cost-2": "exit-cost --levels 2 --items guest,nested,vmx",
     "exit-cost-3": "exit-cost --levels 3 --items guest",
     "exit-cost-ivy-bridge": "exit-cost --levels 1 --cpu corei7_ivy_bridge_3770k --items guest,nested,vmx",
-    "exit-cost-smp": "exit-cost --levels 1 --smp 2 --items smp",
+    "exit-cost-smp": "exit-cost --levels 1 --smp 2 --items smp,x2apic",
     "linux-boot-2": "linux-boot --levels 2 --smp 2 --reference",
     "invept-storm": "invept-storm --levels 2 --smp 2",
     "grub-keyboard-2": "grub-keyboard --levels 2",

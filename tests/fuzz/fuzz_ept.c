@@ -1,5 +1,5 @@
 /* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
- * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/ept02.c
+ * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c
  * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c */
 /*
  * Any sequence of edits of ept12, accesses, INVEPTs, changes of ept01: ept02 never maps what the oracle does not allow,
@@ -48,9 +48,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     left = size;
     uint64_t switches = next_byte(), machine = next_byte();
     struct world_config config = {
-        .seed = 1, .large = !(switches & 1), .coalesce = !(switches & 2), .history = !(switches & 4),
-        .prefill = !(switches & 8), .watch = !(switches & 16), .watch_moody = switches & 32, .one_root = switches & 64,
-        .hw_single = !(machine & 1), .exec_only = machine & 2, .pages_1g = machine & 4,
+        .seed = 1,
+        .large = !(switches & 1),
+        .coalesce = !(switches & 2),
+        .history = !(switches & 4),
+        .prefill = !(switches & 8),
+        .watch = !(switches & 16),
+        .watch_moody = switches & 32,
+        .one_root = switches & 64,
+        .hw_single = !(machine & 1),
+        .exec_only = machine & 2,
+        .pages_1g = machine & 4,
         .pool_pages = EPT02_PAGES_MIN + (unsigned)(machine >> 3) * 3,
     };
     world_reset(&config);

@@ -15,7 +15,8 @@ static uint64_t any_access(void)
 
 static enum memtype any_type(void)
 {
-    static const enum memtype types[] = { MEMTYPE_WB, MEMTYPE_WB, MEMTYPE_WB, MEMTYPE_WB, MEMTYPE_UC, MEMTYPE_WT, MEMTYPE_WC, MEMTYPE_WP };
+    static const enum memtype types[] = { MEMTYPE_WB, MEMTYPE_WB, MEMTYPE_WB, MEMTYPE_WB,
+                                          MEMTYPE_UC, MEMTYPE_WT, MEMTYPE_WC, MEMTYPE_WP };
     return types[pick(ARRAY_SIZE(types))];
 }
 
@@ -41,11 +42,17 @@ static uint64_t any_target(void)
 }
 
 /* Bits that the processor ignores, as real hypervisors use them. */
-static uint64_t any_ignored(void) { return pick(4) ? 0 : BIT(57) | BIT(58) | (pick(2) ? BIT(62) : 0) | (pick(2) ? BIT(11) : 0) | (pick(2) ? EPT_ACCESSED | EPT_DIRTY : 0); }
+static uint64_t any_ignored(void)
+{
+    return pick(4) ? 0
+                   : BIT(57) | BIT(58) | (pick(2) ? BIT(62) : 0) | (pick(2) ? BIT(11) : 0) |
+                         (pick(2) ? EPT_ACCESSED | EPT_DIRTY : 0);
+}
 
 static uint64_t broken(uint64_t entry)
 {
-    static const uint64_t breaks[] = { BIT(39) << 1, BIT(51), EPT_LARGE, 2ull << 3, 3ull << 3, 7ull << 3, BIT(12), BIT(5) };
+    static const uint64_t breaks[] = { BIT(39) << 1, BIT(51),   EPT_LARGE, 2ull << 3,
+                                       3ull << 3,    7ull << 3, BIT(12),   BIT(5) };
     return pick(4) ? (entry & ~7ull) | 2 | (pick(2) ? EPT_X : 0) : entry ^ breaks[pick(ARRAY_SIZE(breaks))];
 }
 
@@ -130,7 +137,9 @@ static void edit(void)
 /* A page where the table of this level for addr usually is: few enough for all, so some serve twice. */
 static uint64_t home(unsigned eptp, uint64_t addr, int level)
 {
-    uint64_t n = eptp * 16 + (level == 3 ? addr / (512 * GIB) : level == 2 ? 2 + addr / GIB % 4 : 6 + addr / PAGE_2M % 8);
+    uint64_t n = eptp * 16 + (level == 3   ? addr / (512 * GIB)
+                              : level == 2 ? 2 + addr / GIB % 4
+                                           : 6 + addr / PAGE_2M % 8);
     return world_table(WORLD_EPTPS + (unsigned)(n % (WORLD_TABLES - WORLD_EPTPS)));
 }
 
@@ -159,7 +168,8 @@ static void access(void)
     /* The guest hypervisor handles it, or not. */
     uint64_t table = table_for(eptp, addr, 1);
     if (table && pick(4))
-        world_write(table, ept_index(addr, 1), world_leaf(WORLD_DATA + pick(8) * PAGE_2M + ept_index(addr, 1) * PAGE_SIZE, EPT_RWX, MEMTYPE_WB));
+        world_write(table, ept_index(addr, 1),
+                    world_leaf(WORLD_DATA + pick(8) * PAGE_2M + ept_index(addr, 1) * PAGE_SIZE, EPT_RWX, MEMTYPE_WB));
     if (pick(4))
         world_prefill(cpu, eptp, addr);
 }

@@ -23,9 +23,16 @@
 #define WALKS_MAX 64
 #define SHIFT (16 * GIB) /* machine address minus guest-physical address in KIND_SHIFTED */
 
-struct allowed { unsigned count; uint64_t values[ALLOWED_MAX]; };
-struct tlb { uint64_t root, page, value; };
-struct walk_cache { uint64_t root, region, table, access; };
+struct allowed {
+    unsigned count;
+    uint64_t values[ALLOWED_MAX];
+};
+struct tlb {
+    uint64_t root, page, value;
+};
+struct walk_cache {
+    uint64_t root, region, table, access;
+};
 
 static struct world_config config;
 static struct test_random generator;
@@ -163,7 +170,9 @@ static enum ept02_outcome oracle_outcome(unsigned eptp, uint64_t addr, uint64_t 
 /* ---- The processor ---- */
 
 /* Where a walk ended: the size of its pages, its table, what the entries above allow. */
-struct walk_end { uint64_t size, table, access; };
+struct walk_end {
+    uint64_t size, table, access;
+};
 
 /* One page through a table of this level, below entries that allow access. */
 static uint64_t hardware_walk(uint64_t table, int level, uint64_t access, uint64_t addr, struct walk_end *end)
@@ -438,7 +447,8 @@ enum ept02_outcome world_access(unsigned cpu, unsigned eptp, uint64_t addr, uint
             return EPT02_REPAIRED;
         }
         processor_violation(cpu, root->eptp02 & EPT_ADDR_MASK, addr);
-        enum ept02_outcome outcome = ept02_violation(&cpus[cpu].ept, root, gpa2(addr), access | EPT_QUAL_LINEAR_VALID | BIT(3) | BIT(11), &report);
+        enum ept02_outcome outcome = ept02_violation(&cpus[cpu].ept, root, gpa2(addr),
+                                                     access | EPT_QUAL_LINEAR_VALID | BIT(3) | BIT(11), &report);
         if (page < WORLD_PAGES)
             allowed_reset(cpu, eptp, page);
         violation_check(cpu, eptp, addr, access, outcome, &report);
@@ -514,16 +524,14 @@ static void ept01_build(void)
 {
     ept01_next = EPT01_AT;
     ept01_root = ept01_table();
-    uint64_t pdpt = ept01_table(), low = ept01_table(), data = ept01_table();
+    uint64_t pdpt = ept01_table(), data = ept01_table();
     table_at_address(ept01_root)[0] = pdpt | 7;
-    table_at_address(pdpt)[0] = low | 7;
+    table_at_address(pdpt)[0] = oracle01(0) | EPT_LARGE;
     table_at_address(pdpt)[1] = data | 7;
     table_at_address(pdpt)[2] = oracle01(2 * GIB) | EPT_LARGE;
     table_at_address(pdpt)[3] = oracle01(3 * GIB) | EPT_LARGE;
-    for (unsigned i = 0; i < 512; i++) {
-        table_at_address(low)[i] = oracle01(i * PAGE_2M) | EPT_LARGE;
+    for (unsigned i = 0; i < 512; i++)
         table_at_address(data)[i] = ept01_region(WORLD_DATA + i * PAGE_2M, (enum world_kind)kinds[i]);
-    }
 }
 
 void world_ept01(unsigned region, enum world_kind kind)
@@ -547,6 +555,13 @@ void world_ept01(unsigned region, enum world_kind kind)
 
 /* ---- Begin and end ---- */
 
+void world_pages_grid(unsigned rows, uint64_t step)
+{
+    for (unsigned i = 0; i < WORLD_PAGES; i++)
+        pages[i] = i % rows * step + i / rows * PAGE_SIZE;
+    world_notice();
+}
+
 void world_pages_in(uint64_t base)
 {
     for (unsigned i = 0; i < WORLD_PAGES; i++)
@@ -558,7 +573,8 @@ void world_pages_in(uint64_t base)
 
 static void pages_spread(void)
 {
-    static const uint64_t bases[] = { 0, PAGE_2M, 2 * PAGE_2M, 511 * PAGE_2M, PAGE_1G, PAGE_1G + 3 * PAGE_2M, 512 * GIB, 513 * GIB };
+    static const uint64_t bases[] = { 0,         PAGE_2M,  2 * PAGE_2M, 511 * PAGE_2M, PAGE_1G, PAGE_1G + 3 * PAGE_2M,
+                                      512 * GIB, 513 * GIB };
     static const unsigned indexes[] = { 0, 1, 2, 3, 7, 8, 9, 63, 64, 255, 256, 509, 510, 511 };
     for (unsigned i = 0; i < WORLD_PAGES; i++) {
         unsigned n = i / ARRAY_SIZE(bases);
@@ -587,9 +603,14 @@ void world_reset(const struct world_config *wanted)
                     (config.exec_only ? EPT_CAP_EXEC_ONLY : 0) | (config.pages_1g ? EPT_CAP_1G : 0);
     for (unsigned cpu = 0; cpu < WORLD_CPUS; cpu++) {
         struct ept02_config c = {
-            .ept01_root = hpa(ept01_root), .maxphyaddr = WIDTH, .offered_ept_caps = caps | EPT_CAP_INVEPT_SINGLE,
-            .hw_ept_caps = caps | (config.hw_single ? EPT_CAP_INVEPT_SINGLE : 0), .large = config.large,
-            .coalesce = config.coalesce, .history = config.history, .prefill = config.prefill,
+            .ept01_root = hpa(ept01_root),
+            .maxphyaddr = WIDTH,
+            .offered_ept_caps = caps | EPT_CAP_INVEPT_SINGLE,
+            .hw_ept_caps = caps | (config.hw_single ? EPT_CAP_INVEPT_SINGLE : 0),
+            .large = config.large,
+            .coalesce = config.coalesce,
+            .history = config.history,
+            .prefill = config.prefill,
             .watch = config.watch ? fake_watch_client(cpu) : NULL,
         };
         running = cpu;

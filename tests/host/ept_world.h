@@ -19,13 +19,13 @@
 struct world_config {
     uint64_t seed;
     bool large, coalesce, history, prefill;
-    bool watch;           /* the processor has dirty flags */
-    bool watch_moody;     /* the watch now and then refuses a page or does not know */
-    bool hw_single;       /* INVEPT of one EPTP */
-    bool exec_only;       /* execute-only translations, offered */
-    bool pages_1g;        /* offered and in hardware */
+    bool watch;       /* the processor has dirty flags */
+    bool watch_moody; /* the watch now and then refuses a page or does not know */
+    bool hw_single;   /* INVEPT of one EPTP */
+    bool exec_only;   /* execute-only translations, offered */
+    bool pages_1g;    /* offered and in hardware */
     unsigned pool_pages;
-    bool one_root;        /* only the first EPTP is used */
+    bool one_root; /* only the first EPTP is used */
 };
 
 /* Everything anew. Ends the test when a later call finds something wrong (world_fail). */
@@ -41,8 +41,8 @@ void world_choices(uint64_t (*choose)(uint64_t limit));
 uint64_t world_choose(uint64_t limit);
 
 /* ept12 */
-uint64_t world_table(unsigned index);                    /* address of a table page, index < WORLD_TABLES */
-uint64_t world_eptp(unsigned eptp);                      /* eptp < WORLD_EPTPS: its PML4 is world_table(eptp) */
+uint64_t world_table(unsigned index); /* address of a table page, index < WORLD_TABLES */
+uint64_t world_eptp(unsigned eptp);   /* eptp < WORLD_EPTPS: its PML4 is world_table(eptp) */
 uint64_t world_read(uint64_t table, unsigned index);
 /* The guest hypervisor writes an entry (on any CPU). */
 void world_write(uint64_t table, unsigned index, uint64_t entry);
@@ -58,7 +58,9 @@ bool world_one_root(void);
 
 /* Addresses looked at. */
 uint64_t world_page(unsigned index);
-void world_pages_in(uint64_t base); /* replaces all by addresses in the 2 MiB at base, the next 2 MiB, and the GiB around */
+void world_pages_grid(unsigned rows, uint64_t step); /* replaces all: so many rows, step apart, of neighbouring pages */
+void world_pages_in(
+    uint64_t base); /* replaces all by addresses in the 2 MiB at base, the next 2 MiB, and the GiB around */
 
 /* Actions */
 /* The nested guest on a CPU accesses a page; violations are handled as far as Strata goes. The last outcome. */
@@ -70,9 +72,19 @@ void world_invept(unsigned cpu, enum invept_type type, unsigned eptp);
 /* Another EPTP than those looked at is used: its PML4 is a page without entries. */
 void world_other_root(unsigned cpu, unsigned number);
 /* ept01 changes for a 2-MiB region; everybody is told. */
-enum world_kind { KIND_IDENTITY, KIND_UC, KIND_WT, KIND_READ_ONLY, KIND_HOLE, KIND_MIXED, KIND_PAGES, KIND_SHIFTED, KIND_COUNT };
+enum world_kind {
+    KIND_IDENTITY,
+    KIND_UC,
+    KIND_WT,
+    KIND_READ_ONLY,
+    KIND_HOLE,
+    KIND_MIXED,
+    KIND_PAGES,
+    KIND_SHIFTED,
+    KIND_COUNT
+};
 void world_ept01(unsigned region, enum world_kind kind);
-#define WORLD_REGIONS 512 /* 2-MiB regions of the second GiB: may be changed */
+#define WORLD_REGIONS 512  /* 2-MiB regions of the second GiB: may be changed */
 #define WORLD_DATA PAGE_1G /* where they begin */
 
 /* Looks at everything now. */

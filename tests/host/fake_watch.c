@@ -10,7 +10,10 @@
 #define MOODY 16 /* one answer in so many is a bad one */
 
 struct watch_client {
-    struct { uint64_t page; bool written; } pages[PAGES_MAX];
+    struct {
+        uint64_t page;
+        bool written;
+    } pages[PAGES_MAX];
     unsigned count, written;
     bool unknown;
 };

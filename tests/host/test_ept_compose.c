@@ -92,7 +92,9 @@ static void classify(void **state)
 /* The table of "MTRR Precedences", written out: UC if not listed. */
 static enum memtype expected_type(unsigned a, unsigned b)
 {
-    static const uint8_t defined[][3] = { { 1, 1, 1 }, { 4, 4, 4 }, { 5, 5, 5 }, { 6, 6, 6 }, { 4, 6, 4 }, { 6, 4, 4 } };
+    static const uint8_t defined[][3] = {
+        { 1, 1, 1 }, { 4, 4, 4 }, { 5, 5, 5 }, { 6, 6, 6 }, { 4, 6, 4 }, { 6, 4, 4 }
+    };
     for (unsigned i = 0; i < ARRAY_SIZE(defined); i++)
         if (defined[i][0] == a && defined[i][1] == b)
             return (enum memtype)defined[i][2];
@@ -116,7 +118,9 @@ static void low_bits(void **state)
     for (unsigned n = 0; n < EPT_LOW_VALUES * ARRAY_SIZE(perms01) * 8 * 4; n++) {
         unsigned low12 = n % EPT_LOW_VALUES, rest = n / EPT_LOW_VALUES;
         bool exec_only = rest & 1, ignore_pat = rest & 2;
-        struct ept_leaf leaf = { .size = PAGE_SIZE, .perm = perms01[rest / 4 % ARRAY_SIZE(perms01)], .ignore_pat = ignore_pat };
+        struct ept_leaf leaf = { .size = PAGE_SIZE,
+                                 .perm = perms01[rest / 4 % ARRAY_SIZE(perms01)],
+                                 .ignore_pat = ignore_pat };
         unsigned type01 = rest / 4 / (unsigned)ARRAY_SIZE(perms01) % 8, type12 = low12 >> 3 & 7;
         struct ept_rules rules;
         if (type01 == 2 || type01 == 3 || type01 == 7)
@@ -222,8 +226,8 @@ static void writable(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(classify),     cmocka_unit_test(memory_types),    cmocka_unit_test(low_bits),
-        cmocka_unit_test(qualification), cmocka_unit_test(shrinks),        cmocka_unit_test(history_regions),
+        cmocka_unit_test(classify),        cmocka_unit_test(memory_types), cmocka_unit_test(low_bits),
+        cmocka_unit_test(qualification),   cmocka_unit_test(shrinks),      cmocka_unit_test(history_regions),
         cmocka_unit_test(history_bounded), cmocka_unit_test(writable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

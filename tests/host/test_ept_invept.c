@@ -1,5 +1,5 @@
 /* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
- * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/ept02.c
+ * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c
  * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c */
 /*
  * INVEPT: what changes in ept12 is in ept02 afterwards, what was mapped is mapped again without a violation, and the
@@ -15,6 +15,7 @@
 #include "core/hw.h"
 #include "ept-cache/table.h"
 #include "tests/host/ept_world.h"
+#include "tests/host/journal.h"
 
 #define WB (MEMTYPE_WB << EPT_MEMTYPE_SHIFT)
 #define UC 0
@@ -30,8 +31,15 @@ _Noreturn void world_fail(const char *text)
 
 static struct world_config all_on(void)
 {
-    return (struct world_config){ .seed = 1, .large = true, .coalesce = true, .history = true, .prefill = true,
-                                  .watch = true, .hw_single = true, .exec_only = true, .pages_1g = true,
+    return (struct world_config){ .seed = 1,
+                                  .large = true,
+                                  .coalesce = true,
+                                  .history = true,
+                                  .prefill = true,
+                                  .watch = true,
+                                  .hw_single = true,
+                                  .exec_only = true,
+                                  .pages_1g = true,
                                   .pool_pages = 512 };
 }
 
@@ -95,17 +103,26 @@ static void table_read_only(void)
     world_notice();
 }
 static void table_moves(void) { fill(0, 0, world_leaf(WORLD_DATA + 40 * PAGE_2M, EPT_RWX, MEMTYPE_WB), PAGE_SIZE); }
-static void table_scatters(void) { fill(0, 0, world_leaf(WORLD_DATA + 40 * PAGE_2M, EPT_RWX, MEMTYPE_WB), 3 * PAGE_SIZE); }
+static void table_scatters(void)
+{
+    fill(0, 0, world_leaf(WORLD_DATA + 40 * PAGE_2M, EPT_RWX, MEMTYPE_WB), 3 * PAGE_SIZE);
+}
 static void table_empties(void)
 {
     for (unsigned i = 0; i < EPT_ENTRIES; i++)
         world_write_quiet(tables[1], i, 0);
     world_notice();
 }
-static void page_becomes_large(void) { world_write(pd, 0, world_leaf(WORLD_DATA + 12 * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE); }
+static void page_becomes_large(void)
+{
+    world_write(pd, 0, world_leaf(WORLD_DATA + 12 * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+}
 static void large_becomes_table(void) { world_write(pd, 16, tables[2] | EPT_RWX); }
 static void large_read_only(void) { world_write(pd, 16, world_read(pd, 16) & ~EPT_W); }
-static void large_moves(void) { world_write(pd, 16, world_leaf(WORLD_DATA + 30 * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE); }
+static void large_moves(void)
+{
+    world_write(pd, 16, world_leaf(WORLD_DATA + 30 * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+}
 static void large_misconfigured(void) { world_write(pd, 16, world_read(pd, 16) | BIT(13)); }
 static void region_unmapped(void) { world_write(pd, 0, 0); }
 static void region_read_only(void) { world_write(pd, 0, tables[0] | EPT_R); }
@@ -127,7 +144,10 @@ static void gib_moves(void)
 static void gib_becomes_large(void) { world_write(pdpt, 0, world_leaf(2 * GIB, EPT_RWX, MEMTYPE_WB) | EPT_LARGE); }
 static void everything_unmapped(void) { world_write(world_table(0), 0, 0); }
 static void nothing(void) {}
-static void new_page(void) { world_write(pd, 40, world_leaf(WORLD_DATA + 40 * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE); }
+static void new_page(void)
+{
+    world_write(pd, 40, world_leaf(WORLD_DATA + 40 * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+}
 /* The table goes back to where it came from: another thing entirely is written there. */
 static void freed_and_reused(void)
 {
@@ -137,7 +157,11 @@ static void freed_and_reused(void)
     world_notice();
 }
 
-struct change { const char *name; void (*make)(void); bool told; };
+struct change {
+    const char *name;
+    void (*make)(void);
+    bool told;
+};
 
 // clang-format off
 static const struct change changes[] = {
@@ -289,22 +313,49 @@ static void shared_table(void **state)
 
 /*
  * The nested guest itself writes a table of ept12 that it can reach, on this CPU or another, with the table known before
- * the page was writable or after. Nobody reports that.
+ * the page was writable or after. Nobody reports that. The tables are in the first 2 MiB.
  */
+enum reach { REACH_PAGES, REACH_2M, REACH_1G, REACH_COALESCED_1G, REACH_MIXED, REACH_COUNT };
+
+static void reach_tables(enum reach reach)
+{
+    uint64_t upper, entry;
+    switch (reach) {
+    case REACH_2M:
+        world_set(0, PAGE_2M, 2, world_leaf(0, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+        break;
+    case REACH_1G:
+        world_set(0, PAGE_1G, 3, world_leaf(0, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+        break;
+    case REACH_COALESCED_1G:
+        world_page_table(0, PAGE_1G);
+        upper = world_read(world_read(world_table(0), 0) & EPT_ADDR_MASK, 1) & EPT_ADDR_MASK;
+        for (unsigned i = 0; i < EPT_ENTRIES; i++)
+            world_write_quiet(upper, i, world_leaf(i * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+        world_notice();
+        break;
+    default: /* neighbours, or the second half comes from elsewhere */
+        upper = fill(0, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+        for (unsigned i = 0; reach == REACH_MIXED && i < 8; i++) {
+            entry = world_read(upper, i);
+            world_write(upper, i, entry + 5 * PAGE_2M);
+        }
+    }
+}
+
 static void nested_guest_writes_table(void **state)
 {
     (void)state;
-    for (unsigned n = 0; n < 16; n++) {
+    for (unsigned n = 0; n < 8 * REACH_COUNT; n++) {
         unsigned writer = n & 1;
+        enum reach reach = (enum reach)(n / 8);
         struct world_config config = all_on();
         config.large = config.coalesce = n & 4;
         world_reset(&config);
         world_pages_in(0);
         uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
-        fill(0, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
-        uint64_t alias = PAGE_2M + table; /* the tables are in the first 2 MiB */
-        if (n & 8) /* through one large page */
-            world_set(0, PAGE_2M, 2, world_leaf(0, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+        uint64_t alias = (reach == REACH_1G || reach == REACH_COALESCED_1G ? PAGE_1G : PAGE_2M) + table;
+        reach_tables(reach);
         if (n & 2)
             world_access(writer, 0, alias, EPT_W);
         world_access(0, 0, 0, EPT_W);
@@ -316,6 +367,132 @@ static void nested_guest_writes_table(void **state)
         assert_int_equal(world_expected(0, 0), world_leaf(WORLD_DATA + 9 * PAGE_2M, EPT_R, MEMTYPE_WB));
         world_invept(0, INVEPT_GLOBAL, 0);
         assert_int_equal(world_mapped(0, 0, 0, NULL), world_expected(0, 0));
+        world_end();
+    }
+}
+
+/* When nested guests cannot write tables any more, INVEPT gets cheap again; and not before. */
+static void tables_out_of_reach_again(void **state)
+{
+    (void)state;
+    for (unsigned reachable = 0; reachable < 2; reachable++) {
+        struct world_config config = all_on();
+        world_reset(&config);
+        world_pages_in(0);
+        uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE), alias = PAGE_2M + table;
+        fill(0, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+        world_access(0, 0, alias, EPT_W);
+        world_access(0, 0, 0, EPT_W);
+        if (!reachable)
+            world_set(0, PAGE_2M, 2, 0);
+        for (unsigned i = 0; i < ALWAYS_LIMIT_FIRST; i++)
+            ept02_invept(world_ept02(0), INVEPT_GLOBAL, 0);
+        uint64_t compared = counters(0)->revalidated;
+        world_invept(0, INVEPT_GLOBAL, 0);
+        assert_int_equal(counters(0)->revalidated != compared, reachable);
+        if (reachable)
+            world_nested_write(0, 0, alias, 0, 0);
+        else
+            world_write(table, 0, 0);
+        world_invept(0, INVEPT_GLOBAL, 0);
+        assert_int_equal(world_mapped(0, 0, 0, NULL), 0);
+        assert_int_equal(world_expected(0, 0), 0);
+        world_end();
+    }
+}
+
+/* An entry changes, is composed again at a violation, and changes back: INVEPT must not take it for unchanged. */
+static void changed_and_back(void **state)
+{
+    (void)state;
+    for (unsigned bits = 0; bits < 4; bits++) {
+        struct world_config config = all_on();
+        config.large = bits & 1;
+        config.coalesce = bits & 2;
+        changes_begin(&config);
+        uint64_t old = world_leaf(WORLD_DATA + 16 * PAGE_2M, EPT_R, MEMTYPE_WB) | EPT_LARGE;
+        world_write(pd, 16, old);
+        world_invept(0, INVEPT_SINGLE, 0);
+        world_invept(0, INVEPT_SINGLE, 0);
+        world_access(0, 0, 16 * PAGE_2M, EPT_R);
+        world_write(pd, 16, world_leaf(WORLD_DATA + 30 * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+        assert_int_equal(world_access(0, 0, 16 * PAGE_2M, EPT_W), EPT02_REPAIRED);
+        world_write(pd, 16, old);
+        world_invept(0, INVEPT_SINGLE, 0);
+        assert_int_equal(world_mapped(0, 0, 16 * PAGE_2M, NULL), world_expected(0, 16 * PAGE_2M));
+        world_end();
+    }
+}
+
+/* Growth and a move that differ from their old entries by the same number. */
+static void move_that_looks_like_growth(void **state)
+{
+    (void)state;
+    struct world_config config = all_on();
+    world_reset(&config);
+    world_pages_grid(1, 0);
+    uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_R, MEMTYPE_WB), 2 * PAGE_SIZE), page = WORLD_DATA;
+    for (unsigned i = 0; i < 32; i++) {
+        bool growing = i % 3 == 0;
+        world_write_quiet(table, i,
+                          growing ? world_leaf(page + i * PAGE_SIZE, EPT_R, MEMTYPE_WB)
+                                  : world_leaf(page + (i - 1) * PAGE_SIZE, EPT_R, MEMTYPE_WB) | BIT(11));
+    }
+    world_notice();
+    for (unsigned i = 0; i < 32; i++)
+        world_access(0, 0, i * PAGE_SIZE, EPT_R);
+    world_invept(0, INVEPT_SINGLE, 0);
+    for (unsigned i = 0; i < 32; i++) {
+        bool growing = i % 3 == 0;
+        world_write_quiet(table, i,
+                          world_leaf(page + i * PAGE_SIZE, EPT_R | EPT_W, MEMTYPE_WB) | (growing ? BIT(11) : 0));
+    }
+    world_notice();
+    unsigned before = world_invepts();
+    world_invept(0, INVEPT_SINGLE, 0);
+    assert_true(world_invepts() > before);
+    world_end();
+}
+
+/* With everything off, INVEPT maps nothing that was not mapped. */
+static void nothing_is_added_with_all_off(void **state)
+{
+    (void)state;
+    struct world_config config = { .seed = 1, .watch = true, .hw_single = true, .pages_1g = true, .pool_pages = 512 };
+    world_reset(&config);
+    uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+    for (unsigned i = 0; i < EPT_ENTRIES; i += 2)
+        world_access(0, 0, i * PAGE_SIZE, EPT_R);
+    for (unsigned i = 0; i < EPT_ENTRIES; i++)
+        world_write_quiet(table, i, world_leaf(WORLD_DATA + i * PAGE_SIZE, EPT_R, MEMTYPE_WB));
+    world_notice();
+    world_invept(0, INVEPT_SINGLE, 0);
+    for (unsigned i = 0; i < EPT_ENTRIES; i++)
+        assert_int_equal(world_mapped(0, 0, i * PAGE_SIZE, NULL), i & 1 ? 0 : world_expected(0, i * PAGE_SIZE));
+    world_end();
+}
+
+static const char *wrong_after(uint64_t addr)
+{
+    (void)addr;
+    return world_wrong();
+}
+
+/* Single-stepped: while INVEPT is at work, nothing is mapped that ept12 has not allowed since the one before. */
+static void no_state_in_between(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(changes); i++) {
+        unsigned writes;
+        struct world_config config = all_on();
+        changes_begin(&config);
+        changes[i].make();
+        journal_begin(wrong_after);
+        ept02_invept(world_ept02(0), INVEPT_SINGLE, world_eptp(0));
+        const char *complaint = journal_end(&writes);
+        if (complaint)
+            fail_msg("%s: %s", changes[i].name, complaint);
+        world_invept(0, INVEPT_SINGLE, 0);
         world_end();
     }
 }
@@ -364,6 +541,7 @@ static void one_page_toggled(void **state)
         assert_int_equal(world_access(0, 0, 0x14000, EPT_W), EPT02_REPAIRED);
     }
     assert_int_equal(repaired(0), before);
+    assert_true(counters(0)->coalesced_2m < 5); /* not again and again */
     world_end();
 }
 
@@ -422,12 +600,22 @@ static void unknown_eptp(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(change_switches),        cmocka_unit_test(nothing_is_missing),
-        cmocka_unit_test(unmapped_and_back),      cmocka_unit_test(other_eptp_stays_stale),
-        cmocka_unit_test(shared_table),           cmocka_unit_test(nested_guest_writes_table),
-        cmocka_unit_test(access_grows_above_stale_entry), cmocka_unit_test(one_page_toggled),
-        cmocka_unit_test(cost_follows_changes),   cmocka_unit_test(ept01_changes),
+        cmocka_unit_test(change_switches),
+        cmocka_unit_test(nothing_is_missing),
+        cmocka_unit_test(unmapped_and_back),
+        cmocka_unit_test(other_eptp_stays_stale),
+        cmocka_unit_test(shared_table),
+        cmocka_unit_test(nested_guest_writes_table),
+        cmocka_unit_test(access_grows_above_stale_entry),
+        cmocka_unit_test(one_page_toggled),
+        cmocka_unit_test(cost_follows_changes),
+        cmocka_unit_test(ept01_changes),
         cmocka_unit_test(unknown_eptp),
+        cmocka_unit_test(tables_out_of_reach_again),
+        cmocka_unit_test(changed_and_back),
+        cmocka_unit_test(move_that_looks_like_growth),
+        cmocka_unit_test(nothing_is_added_with_all_off),
+        cmocka_unit_test(no_state_in_between),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
- * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/ept02.c
+ * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c
  * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c */
 /*
  * What ept02 maps at a violation: page sizes, coalescing, whole tables, prefill, history, roots, and that no state in
@@ -31,8 +31,15 @@ _Noreturn void world_fail(const char *text)
 
 static struct world_config all_on(void)
 {
-    return (struct world_config){ .seed = 1, .large = true, .coalesce = true, .history = true, .prefill = true,
-                                  .watch = true, .hw_single = true, .exec_only = true, .pages_1g = true,
+    return (struct world_config){ .seed = 1,
+                                  .large = true,
+                                  .coalesce = true,
+                                  .history = true,
+                                  .prefill = true,
+                                  .watch = true,
+                                  .hw_single = true,
+                                  .exec_only = true,
+                                  .pages_1g = true,
                                   .pool_pages = 512 };
 }
 
@@ -157,6 +164,65 @@ static void coalesce_refused(void **state)
     }
 }
 
+/* One region of ept01 is somewhere else: no page of ept02 may reach across. */
+static void ept01_not_contiguous(void **state)
+{
+    (void)state;
+    for (unsigned coalesce = 0; coalesce < 2; coalesce++) {
+        reset_all_on();
+        world_ept01(5, KIND_SHIFTED);
+        world_page_table(0, 0);
+        uint64_t pdpt = world_read(world_table(0), 0) & EPT_ADDR_MASK, pd = world_read(pdpt, 0) & EPT_ADDR_MASK;
+        for (unsigned i = 0; i < EPT_ENTRIES; i++)
+            world_write_quiet(pd, i, world_leaf(WORLD_DATA + i * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+        world_write(pdpt, 0, coalesce ? pd | EPT_RWX : world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
+        for (unsigned i = 4; i < 7; i++) {
+            assert_int_equal(world_access(0, 0, i * PAGE_2M, EPT_W), EPT02_REPAIRED);
+            assert_mapped(0, i * PAGE_2M, PAGE_2M, PAGE_2M);
+        }
+        world_end();
+    }
+}
+
+/* 512 neighbours, but one of them refers to a table that happens to lie where the page would: UC looks like reserved 0. */
+static void coalesce_table_among_pages(void **state)
+{
+    (void)state;
+    reset_all_on();
+    world_page_table(0, 0);
+    uint64_t pd = world_read(world_read(world_table(0), 0) & EPT_ADDR_MASK, 0) & EPT_ADDR_MASK;
+    for (unsigned i = 0; i < EPT_ENTRIES; i++)
+        world_write_quiet(pd, i, world_leaf(i * PAGE_2M, EPT_RWX, MEMTYPE_UC) | (i == 3 ? 0 : EPT_LARGE));
+    world_notice();
+    assert_int_equal(world_access(0, 0, 0, EPT_W), EPT02_REPAIRED);
+    assert_mapped(0, 0, PAGE_2M, PAGE_2M);
+    assert_int_equal(world_mapped(0, 0, 3 * PAGE_2M, NULL), world_expected(0, 3 * PAGE_2M));
+    world_end();
+}
+
+/* A page of another size at a place where the old one may be cached: the processor is told, INVEPT or not. */
+static void size_changes_at_violation(void **state)
+{
+    (void)state;
+    reset_all_on();
+    world_pages_in(0);
+    world_page_table(0, 0);
+    uint64_t table = run(1, 0, WORLD_DATA, EPT_RWX);
+    for (unsigned n = 0; n < 4; n++) {
+        uint64_t page = world_leaf(WORLD_DATA + PAGE_2M, EPT_R, MEMTYPE_WB) | EPT_LARGE;
+        world_write(table, 7, world_read(table, 8) - PAGE_SIZE);
+        world_set(0, PAGE_2M, 2, n & 1 ? table | EPT_R : page);
+        world_invept(0, INVEPT_GLOBAL, 0);
+        world_access(0, 0, PAGE_2M, EPT_R);
+        unsigned before = world_invepts();
+        world_write(table, 7, n & 2 ? 0 : world_read(table, 7));
+        world_set(0, PAGE_2M, 2, n & 1 ? page | EPT_W : table | EPT_RWX);
+        assert_int_equal(world_access(0, 0, PAGE_2M, EPT_W), EPT02_REPAIRED);
+        assert_true(world_invepts() > before);
+    }
+    world_end();
+}
+
 /* Neighbouring pages from an address that is not a multiple of 2 MiB. */
 static void coalesce_unaligned(void **state)
 {
@@ -234,7 +300,9 @@ static void whole_table(void **state)
     reset_all_on();
     uint64_t table = world_page_table(0, 0);
     for (unsigned i = 0; i < EPT_ENTRIES; i++)
-        world_write_quiet(table, i, world_leaf(WORLD_DATA + (i * 7 % 512) * PAGE_2M + i * PAGE_SIZE, i % 3 ? EPT_RWX : EPT_R, i % 5 ? MEMTYPE_WB : MEMTYPE_UC));
+        world_write_quiet(table, i,
+                          world_leaf(WORLD_DATA + (i * 7 % 512) * PAGE_2M + i * PAGE_SIZE, i % 3 ? EPT_RWX : EPT_R,
+                                     i % 5 ? MEMTYPE_WB : MEMTYPE_UC));
     world_notice();
     assert_int_equal(world_access(0, 0, 0x3000, EPT_R), EPT02_REPAIRED);
     assert_mapped(0, 0, PAGE_2M, PAGE_SIZE);
@@ -350,13 +418,54 @@ static void one_eptp_larger_than_memory(void **state)
         config.pool_pages = 24;
         config.large = large;
         world_reset(&config);
+        world_pages_grid(30, PAGE_2M);
         for (unsigned i = 0; i < 30; i++)
             run(0, i * PAGE_2M, WORLD_DATA + i * PAGE_2M + PAGE_SIZE, EPT_RWX);
-        for (unsigned i = 0; i < 300; i++) {
-            uint64_t addr = i * 7 % 30 * PAGE_2M + i * PAGE_SIZE;
+        for (unsigned i = 0; i < 1000; i++) {
+            uint64_t addr = i * 7 % 30 * PAGE_2M + i / 30 % 6 * PAGE_SIZE;
             assert_int_equal(world_access(0, 0, addr, EPT_W), EPT02_REPAIRED);
         }
         assert_true(counters(0)->evictions > 0);
+        world_end();
+    }
+}
+
+/* The same with one large page in each of many GiBs: it is the upper tables that do not fit. */
+static void one_eptp_spread_wide(void **state)
+{
+    (void)state;
+    for (unsigned pages = EPT02_PAGES_MIN; pages < 24; pages++) {
+        struct world_config config = all_on();
+        config.pool_pages = pages;
+        world_reset(&config);
+        world_pages_grid(20, 37 * GIB);
+        for (unsigned i = 0; i < 20; i++)
+            run(0, i * 37 * GIB, WORLD_DATA + i * PAGE_2M, EPT_RWX);
+        for (unsigned i = 0; i < 200; i++)
+            assert_int_equal(world_access(0, 0, i * 7 % 20 * 37 * GIB, EPT_W), EPT02_REPAIRED);
+        world_end();
+    }
+}
+
+/* A whole GiB is replaced when one page of it is touched: other translations of it may still be cached. */
+static void gib_replaced_at_violation(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed < 20; seed++) {
+        struct world_config config = all_on();
+        config.seed = seed;
+        config.history = config.coalesce = false;
+        world_reset(&config);
+        world_pages_grid(8, PAGE_2M);
+        for (unsigned i = 0; i < 8; i++) {
+            run(0, i * PAGE_2M, WORLD_DATA + i * PAGE_2M, EPT_RWX);
+            run(1, i * PAGE_2M, WORLD_DATA + (20 + i) * PAGE_2M, EPT_RWX);
+        }
+        for (unsigned i = 0; i < 24; i++)
+            world_access(0, 0, world_page(i), EPT_W);
+        world_set(0, 0, 3, world_read(world_read(world_table(1), 0) & EPT_ADDR_MASK, 0));
+        for (unsigned i = 24; i-- > 0;)
+            world_access(0, 0, world_page(i), EPT_W);
         world_end();
     }
 }
@@ -383,7 +492,8 @@ static void address_too_wide(void **state)
     (void)state;
     reset_all_on();
     run(0, 0, WORLD_DATA, EPT_RWX);
-    assert_int_equal(ept02_violation(world_ept02(0), world_root(0, 0), gpa2(BIT(48)), EPT_QUAL_READ, &report), EPT02_VIOLATION12);
+    assert_int_equal(ept02_violation(world_ept02(0), world_root(0, 0), gpa2(BIT(48)), EPT_QUAL_READ, &report),
+                     EPT02_VIOLATION12);
     assert_int_equal(report.qualification, EPT_QUAL_READ);
     world_end();
 }
@@ -411,7 +521,9 @@ static void change_before_watching(void **state)
         uint64_t other_pdpt = world_read(world_table(1), 0) & EPT_ADDR_MASK;
         racing_table = level == 1 ? world_read(pd, 0) & EPT_ADDR_MASK : level == 2 ? pd : pdpt;
         racing_index = level == 1 ? 3 : 0;
-        racing_entry = level == 1 ? world_leaf(WORLD_DATA + PAGE_2M, EPT_R, MEMTYPE_WB) : level == 2 ? other | 7 : world_read(other_pdpt, 0);
+        racing_entry = level == 1   ? world_leaf(WORLD_DATA + PAGE_2M, EPT_R, MEMTYPE_WB)
+                       : level == 2 ? other | 7
+                                    : world_read(other_pdpt, 0);
         fake_watch_on_add(race);
         struct ept02_report report;
         ept02_violation(world_ept02(0), world_root(0, 0), gpa2(0x3000), EPT_QUAL_READ, &report);
@@ -460,14 +572,29 @@ static void no_state_in_between(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(page_sizes), cmocka_unit_test(page_size_of_ept01), cmocka_unit_test(coalesce_page_table),
-        cmocka_unit_test(coalesce_refused), cmocka_unit_test(coalesce_unaligned),
-        cmocka_unit_test(coalesce_with_access_from_above), cmocka_unit_test(coalesce_2m_pages),
-        cmocka_unit_test(coalesce_when_full), cmocka_unit_test(whole_table), cmocka_unit_test(one_page_at_a_time),
-        cmocka_unit_test(reflected_page_is_forgotten), cmocka_unit_test(history_is_shared),
-        cmocka_unit_test(history_never_grants), cmocka_unit_test(alternating_eptps),
-        cmocka_unit_test(one_eptp_larger_than_memory), cmocka_unit_test(misconfig_exit),
-        cmocka_unit_test(address_too_wide), cmocka_unit_test(change_before_watching),
+        cmocka_unit_test(page_sizes),
+        cmocka_unit_test(page_size_of_ept01),
+        cmocka_unit_test(coalesce_page_table),
+        cmocka_unit_test(coalesce_refused),
+        cmocka_unit_test(coalesce_unaligned),
+        cmocka_unit_test(ept01_not_contiguous),
+        cmocka_unit_test(coalesce_table_among_pages),
+        cmocka_unit_test(size_changes_at_violation),
+        cmocka_unit_test(one_eptp_spread_wide),
+        cmocka_unit_test(gib_replaced_at_violation),
+        cmocka_unit_test(coalesce_with_access_from_above),
+        cmocka_unit_test(coalesce_2m_pages),
+        cmocka_unit_test(coalesce_when_full),
+        cmocka_unit_test(whole_table),
+        cmocka_unit_test(one_page_at_a_time),
+        cmocka_unit_test(reflected_page_is_forgotten),
+        cmocka_unit_test(history_is_shared),
+        cmocka_unit_test(history_never_grants),
+        cmocka_unit_test(alternating_eptps),
+        cmocka_unit_test(one_eptp_larger_than_memory),
+        cmocka_unit_test(misconfig_exit),
+        cmocka_unit_test(address_too_wide),
+        cmocka_unit_test(change_before_watching),
         cmocka_unit_test(no_state_in_between),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
- * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/ept02.c ept-cache/revalidate.c
+ * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c ept-cache/revalidate.c
  * core/ept01.c core/mtrr.c core/page_pool.c */
 /*
  * ept02 against the oracle in random sequences, with every combination of switches and with too little memory.
@@ -35,8 +35,16 @@ static void run(const struct world_config *config)
 
 static struct world_config everything(uint64_t seed)
 {
-    return (struct world_config){ .seed = seed, .large = true, .coalesce = true, .history = true, .prefill = true, .watch = true,
-                                  .hw_single = true, .exec_only = true, .pages_1g = true, .pool_pages = 512 };
+    return (struct world_config){ .seed = seed,
+                                  .large = true,
+                                  .coalesce = true,
+                                  .history = true,
+                                  .prefill = true,
+                                  .watch = true,
+                                  .hw_single = true,
+                                  .exec_only = true,
+                                  .pages_1g = true,
+                                  .pool_pages = 512 };
 }
 
 static void random_all_on(void **state)
