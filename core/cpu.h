@@ -79,6 +79,7 @@ void cpu_load(struct cpu *cpu);
 /* VMREAD/VMWRITE of what is current. A shorthand that reads like the field's name. */
 #define vmread(name) hw_vmread(VMCS_##name)
 #define vmwrite(name, value) hw_vmwrite(VMCS_##name, (value))
+#define vmwrite_sure(name, value) hw_vmwrite_sure(VMCS_##name, (value))
 
 static inline void count(struct cpu *cpu, unsigned counter) { cpu->counters[counter]++; }
 

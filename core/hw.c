@@ -27,6 +27,11 @@ fail:
     panic("VMWRITE of field %04xh failed", field);
 }
 
+void hw_vmwrite_sure(uint32_t field, uint64_t value)
+{
+    __asm__ volatile("vmwrite %1, %0" : : "r"((uint64_t)field), "r"(value) : "cc", "memory");
+}
+
 bool hw_vmwrite_try(uint32_t field, uint64_t value)
 {
     __asm__ volatile goto("vmwrite %1, %0\n jbe %l[fail]" : : "r"((uint64_t)field), "r"(value) : "cc", "memory" : fail);

@@ -29,15 +29,15 @@ static void load_control_registers(struct cpu *cpu, const struct vmcs12 *v)
         cr4 |= CR4_PAE;
     else
         cr4 &= ~CR4_PCIDE;
-    vmwrite(GUEST_CR0, cr0);
-    vmwrite(GUEST_CR3, v->soft[FIELD_HOST_CR3]);
-    vmwrite(GUEST_CR4, cr4);
+    vmwrite_sure(GUEST_CR0, cr0);
+    vmwrite_sure(GUEST_CR3, v->soft[FIELD_HOST_CR3]);
+    vmwrite_sure(GUEST_CR4, cr4);
     if (cpu->cr0_shadow != cr0)
-        vmwrite(CR0_SHADOW, cpu->cr0_shadow = cr0);
+        vmwrite_sure(CR0_SHADOW, cpu->cr0_shadow = cr0);
     if (cpu->cr4_shadow != cr4)
-        vmwrite(CR4_SHADOW, cpu->cr4_shadow = cr4);
-    vmwrite(GUEST_DR7, DR7_AFTER_EXIT);
-    vmwrite(GUEST_DEBUGCTL, 0);
+        vmwrite_sure(CR4_SHADOW, cpu->cr4_shadow = cr4);
+    vmwrite_sure(GUEST_DR7, DR7_AFTER_EXIT);
+    vmwrite_sure(GUEST_DEBUGCTL, 0);
 }
 
 static void load_msrs(struct nested *n, const struct vmcs12 *v, const struct exit_state *from)
@@ -45,50 +45,50 @@ static void load_msrs(struct nested *n, const struct vmcs12 *v, const struct exi
     uint64_t exit = v->soft[FIELD_EXIT_CONTROLS], lm = EFER_LMA | EFER_LME;
     uint64_t efer = exit & EXIT_LOAD_EFER ? v->soft[FIELD_HOST_EFER]
                                           : (exit & EXIT_HOST_64 ? from->efer | lm : from->efer & ~lm);
-    vmwrite(GUEST_EFER, efer);
-    vmwrite(GUEST_PAT, exit & EXIT_LOAD_PAT ? v->soft[FIELD_HOST_PAT] : from->pat);
-    vmwrite(GUEST_SYSENTER_CS, v->soft[FIELD_HOST_SYSENTER_CS]);
-    vmwrite(GUEST_SYSENTER_ESP, v->soft[FIELD_HOST_SYSENTER_ESP]);
-    vmwrite(GUEST_SYSENTER_EIP, v->soft[FIELD_HOST_SYSENTER_EIP]);
+    vmwrite_sure(GUEST_EFER, efer);
+    vmwrite_sure(GUEST_PAT, exit & EXIT_LOAD_PAT ? v->soft[FIELD_HOST_PAT] : from->pat);
+    vmwrite_sure(GUEST_SYSENTER_CS, v->soft[FIELD_HOST_SYSENTER_CS]);
+    vmwrite_sure(GUEST_SYSENTER_ESP, v->soft[FIELD_HOST_SYSENTER_ESP]);
+    vmwrite_sure(GUEST_SYSENTER_EIP, v->soft[FIELD_HOST_SYSENTER_EIP]);
     bool host64 = exit & EXIT_HOST_64;
     if (n->ia32e == host64)
         return;
     uint64_t entry = vmread(ENTRY_CONTROLS);
-    vmwrite(ENTRY_CONTROLS, host64 ? entry | ENTRY_IA32E : entry & ~ENTRY_IA32E);
+    vmwrite_sure(ENTRY_CONTROLS, host64 ? entry | ENTRY_IA32E : entry & ~ENTRY_IA32E);
     n->ia32e = host64;
 }
 
 static void load_data_segment(enum segment segment, uint64_t selector, uint64_t base)
 {
     uint32_t i = 2u * (uint32_t)segment;
-    hw_vmwrite(VMCS_GUEST_ES_SEL + i, selector);
-    hw_vmwrite(VMCS_GUEST_ES_BASE + i, base);
-    hw_vmwrite(VMCS_GUEST_ES_LIMIT + i, LIMIT_FLAT);
-    hw_vmwrite(VMCS_GUEST_ES_AR + i, selector ? AR_DATA32 : AR_UNUSABLE | AR_DATA32);
+    hw_vmwrite_sure(VMCS_GUEST_ES_SEL + i, selector);
+    hw_vmwrite_sure(VMCS_GUEST_ES_BASE + i, base);
+    hw_vmwrite_sure(VMCS_GUEST_ES_LIMIT + i, LIMIT_FLAT);
+    hw_vmwrite_sure(VMCS_GUEST_ES_AR + i, selector ? AR_DATA32 : AR_UNUSABLE | AR_DATA32);
 }
 
 static void load_segments(const struct vmcs12 *v)
 {
     bool host64 = v->soft[FIELD_EXIT_CONTROLS] & EXIT_HOST_64;
-    vmwrite(GUEST_CS_SEL, v->soft[FIELD_HOST_CS_SEL]);
-    vmwrite(GUEST_CS_BASE, 0);
-    vmwrite(GUEST_CS_LIMIT, LIMIT_FLAT);
-    vmwrite(GUEST_CS_AR, host64 ? AR_CODE64 : AR_CODE32);
+    vmwrite_sure(GUEST_CS_SEL, v->soft[FIELD_HOST_CS_SEL]);
+    vmwrite_sure(GUEST_CS_BASE, 0);
+    vmwrite_sure(GUEST_CS_LIMIT, LIMIT_FLAT);
+    vmwrite_sure(GUEST_CS_AR, host64 ? AR_CODE64 : AR_CODE32);
     load_data_segment(SEG_SS, v->soft[FIELD_HOST_SS_SEL], 0);
     load_data_segment(SEG_DS, v->soft[FIELD_HOST_DS_SEL], 0);
     load_data_segment(SEG_ES, v->soft[FIELD_HOST_ES_SEL], 0);
     load_data_segment(SEG_FS, v->soft[FIELD_HOST_FS_SEL], v->soft[FIELD_HOST_FS_BASE]);
     load_data_segment(SEG_GS, v->soft[FIELD_HOST_GS_SEL], v->soft[FIELD_HOST_GS_BASE]);
-    vmwrite(GUEST_TR_SEL, v->soft[FIELD_HOST_TR_SEL]);
-    vmwrite(GUEST_TR_BASE, v->soft[FIELD_HOST_TR_BASE]);
-    vmwrite(GUEST_TR_LIMIT, LIMIT_TSS);
-    vmwrite(GUEST_TR_AR, AR_TSS_BUSY);
-    vmwrite(GUEST_LDTR_SEL, 0);
-    vmwrite(GUEST_LDTR_AR, AR_UNUSABLE);
-    vmwrite(GUEST_GDTR_BASE, v->soft[FIELD_HOST_GDTR_BASE]);
-    vmwrite(GUEST_GDTR_LIMIT, LIMIT_TABLE);
-    vmwrite(GUEST_IDTR_BASE, v->soft[FIELD_HOST_IDTR_BASE]);
-    vmwrite(GUEST_IDTR_LIMIT, LIMIT_TABLE);
+    vmwrite_sure(GUEST_TR_SEL, v->soft[FIELD_HOST_TR_SEL]);
+    vmwrite_sure(GUEST_TR_BASE, v->soft[FIELD_HOST_TR_BASE]);
+    vmwrite_sure(GUEST_TR_LIMIT, LIMIT_TSS);
+    vmwrite_sure(GUEST_TR_AR, AR_TSS_BUSY);
+    vmwrite_sure(GUEST_LDTR_SEL, 0);
+    vmwrite_sure(GUEST_LDTR_AR, AR_UNUSABLE);
+    vmwrite_sure(GUEST_GDTR_BASE, v->soft[FIELD_HOST_GDTR_BASE]);
+    vmwrite_sure(GUEST_GDTR_LIMIT, LIMIT_TABLE);
+    vmwrite_sure(GUEST_IDTR_BASE, v->soft[FIELD_HOST_IDTR_BASE]);
+    vmwrite_sure(GUEST_IDTR_LIMIT, LIMIT_TABLE);
 }
 
 /* Of the current VMCS: L3's after an exit, L2's own when L3's state was found invalid. */
@@ -125,12 +125,12 @@ static void load_host_state(struct cpu *cpu, const struct vmcs12 *v, const struc
     load_control_registers(cpu, v);
     load_msrs(cpu->nested, v, from);
     load_segments(v);
-    vmwrite(GUEST_RSP, v->soft[FIELD_HOST_RSP]);
-    vmwrite(GUEST_RIP, v->soft[FIELD_HOST_RIP]);
-    vmwrite(GUEST_RFLAGS, RFLAGS_FIXED1);
-    vmwrite(GUEST_PENDING_DEBUG, 0);
+    vmwrite_sure(GUEST_RSP, v->soft[FIELD_HOST_RSP]);
+    vmwrite_sure(GUEST_RIP, v->soft[FIELD_HOST_RIP]);
+    vmwrite_sure(GUEST_RFLAGS, RFLAGS_FIXED1);
+    vmwrite_sure(GUEST_PENDING_DEBUG, 0);
     if (from->blocking != cpu->nested->blocking)
-        vmwrite(GUEST_INTERRUPTIBILITY, from->blocking);
+        vmwrite_sure(GUEST_INTERRUPTIBILITY, from->blocking);
     load_pdptes(v);
 }
 

@@ -12,6 +12,7 @@
 #include "nested/nested.h"
 
 #define LINK_POINTER_NONE (~0ull)
+#define DEBUGCTL_DEFINED (BIT(0) | BIT(1)) /* LBR, BTF: what every processor has */
 
 /*
  * vmcs02 always loads and saves these guest fields, so that they survive exits that the guest hypervisor does not see. Where vmcs12
@@ -91,9 +92,9 @@ uint32_t special_flags(struct nested_slot *slot)
 }
 
 /* EFER at an entry that does not load it. SDM 3, "Loading Guest Control Registers, Debug Registers, and MSRs". */
-static uint64_t efer_not_loaded(const struct vmcs12 *v, uint64_t efer01)
+static uint64_t efer_not_loaded(uint64_t efer01)
 {
-    uint64_t ia32e = v->soft[FIELD_ENTRY_CONTROLS] & ENTRY_IA32E;
+    uint64_t ia32e = vmread(ENTRY_CONTROLS) & ENTRY_IA32E; /* exits may have changed it there: vmcs12_read syncs */
     uint64_t efer = ia32e ? efer01 | EFER_LMA : efer01 & ~EFER_LMA;
     if (vmread(GUEST_CR0) & CR0_PG)
         efer = ia32e ? efer | EFER_LME : efer & ~EFER_LME;
@@ -111,18 +112,19 @@ void special_read_l2(struct nested *n, unsigned rows)
 
 static void keep_enter(const struct nested *n, struct nested_slot *slot)
 {
-    for (unsigned rows = slot->not_saved; rows; rows &= rows - 1)
+    for (unsigned rows = slot->not_saved | slot->not_loaded; rows; rows &= rows - 1)
         slot->kept[first_row(rows)] = hw_vmread(kept_rows[first_row(rows)].encoding);
     for (unsigned rows = slot->not_loaded; rows; rows &= rows - 1) {
         unsigned i = first_row(rows);
         bool efer = kept_rows[i].row == FIELD_GUEST_EFER;
-        hw_vmwrite(kept_rows[i].encoding, efer ? efer_not_loaded(&slot->v, n->kept01[i]) : n->kept01[i]);
+        hw_vmwrite(kept_rows[i].encoding, efer ? efer_not_loaded(n->kept01[i]) : n->kept01[i]);
     }
 }
 
-static void keep_exit(const struct nested_slot *slot)
+/* A failed entry saves nothing at all. */
+static void keep_exit(const struct nested_slot *slot, bool failed)
 {
-    for (unsigned rows = slot->not_saved; rows; rows &= rows - 1)
+    for (unsigned rows = failed ? slot->not_saved | slot->not_loaded : slot->not_saved; rows; rows &= rows - 1)
         hw_vmwrite(kept_rows[first_row(rows)].encoding, slot->kept[first_row(rows)]);
 }
 
@@ -207,6 +209,23 @@ static bool pat_valid(uint64_t value)
     return true;
 }
 
+/* What WRMSR would accept: the value must not make a later VM entry fail. */
+static bool switched_valid(uint32_t msr, uint64_t value)
+{
+    unsigned spare = 64 - vmx_caps_linear_width(&machine.hw);
+    switch (msr) {
+    case MSR_PAT:
+        return pat_valid(value);
+    case MSR_DEBUGCTL:
+        return !(value & ~DEBUGCTL_DEFINED);
+    case MSR_SYSENTER_ESP:
+    case MSR_SYSENTER_EIP:
+        return (uint64_t)((int64_t)(value << spare) >> spare) == value;
+    default: /* IA32_SYSENTER_CS: any */
+        return true;
+    }
+}
+
 static bool load_one(const struct msr_entry *e)
 {
     if (forbidden_to_load(e))
@@ -216,7 +235,7 @@ static bool load_one(const struct msr_entry *e)
         return msr_write(e->msr, e->value);
     if (e->msr == MSR_EFER)
         return load_efer(e->value);
-    if (e->msr == MSR_PAT && !pat_valid(e->value))
+    if (!switched_valid(e->msr, e->value))
         return false;
     hw_vmwrite(encoding, e->value);
     return true;
@@ -300,7 +319,7 @@ void special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed)
             if (!store_one(v->soft[FIELD_EXIT_MSR_STORE_ADDR], i))
                 break;
     if (slot->flags & SLOT_KEEP)
-        keep_exit(slot);
+        keep_exit(slot, failed);
     if ((slot->flags & SLOT_FLUSH) &&
         !(v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY && v->soft[FIELD_PROC2_CONTROLS] & PROC2_VPID))
         hw_invvpid(INVVPID_SINGLE, VPID01, 0);

@@ -239,6 +239,8 @@ void hw_vmwrite(uint32_t field, uint64_t value)
         panic("fake: VMWRITE of field %04xh fails", field);
 }
 
+void hw_vmwrite_sure(uint32_t field, uint64_t value) { hw_vmwrite(field, value); }
+
 /* VMREAD and VMWRITE in VMX non-root operation: SDM 3, "VMREAD-Bitmap and VMWRITE-Bitmap Addresses" */
 
 static enum fake_access shadow_find(enum vmcs_row bitmap_row, uint32_t field, struct active **shadow)
