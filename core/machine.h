@@ -20,7 +20,7 @@ struct machine {
     uint64_t ram_end;                  /* first byte behind the last RAM */
     uint64_t hidden_start, hidden_end; /* Strata's own memory */
     uint64_t plain_start, plain_size; /* the largest piece of the guest's RAM: most addresses need no look at the map */
-    hpa_t junk;                        /* the page that the guest sees in its place */
+    hpa_t junk;                       /* the page that the guest sees in its place */
     hpa_t msr_bitmap01;
     uint64_t cr3;       /* Strata's page tables */
     uint64_t cr4;       /* CR4 in root mode */

@@ -160,7 +160,10 @@ bool insn_write_pointer(struct cpu *cpu, uint64_t pointer)
     return copy_out(cpu, &o, &pointer, sizeof(pointer));
 }
 
-uint64_t insn_field_operand(const struct cpu *cpu) { return gpr_read(cpu, operand_reg2(vmread(EXIT_INSTRUCTION_INFO))); }
+uint64_t insn_field_operand(const struct cpu *cpu)
+{
+    return gpr_read(cpu, operand_reg2(vmread(EXIT_INSTRUCTION_INFO)));
+}
 
 static unsigned value_size(void) { return guest_is_64bit() ? 8 : 4; }
 

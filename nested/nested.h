@@ -15,27 +15,28 @@
 
 /* A bitmap of vmcs02: see bitmap.c. */
 struct merged_bitmap {
-    hpa_t page;                /* merged */
-    struct watch_page *watch;  /* the guest hypervisor's page; NULL: its changes go unnoticed */
-    gpa1_t source;             /* that watch is for */
-    uint32_t version;          /* of it that is merged; 0: none */
-    uint32_t writable;         /* writable_generation at that time */
+    hpa_t page;               /* merged */
+    struct watch_page *watch; /* the guest hypervisor's page; NULL: its changes go unnoticed */
+    gpa1_t source;            /* that watch is for */
+    uint32_t version;         /* of it that is merged; 0: none */
+    uint32_t writable;        /* writable_generation at that time */
 };
 
 /* What belongs to one vmcs12 beyond its values: what was made of them for vmcs02. */
 struct nested_slot {
     struct vmcs12 v;
     struct merged_bitmap msr, vmread, vmwrite; /* the latter two: pages taken when first used */
-    struct ept02_root *root;         /* NULL: vmcs12 does without EPT */
+    struct ept02_root *root;                   /* NULL: vmcs12 does without EPT */
     uint32_t root_serial;
-    uint32_t flags; /* enum slot_flag */
-    bool shadow;               /* its region says that it is a shadow VMCS: cannot be entered */
-    struct nested_slot *link;  /* that vmcs02's link pointer names; NULL: none */
-    bool prefill;   /* an EPT violation at prefill_addr was reflected */
+    uint32_t flags;           /* enum slot_flag */
+    bool shadow;              /* its region says that it is a shadow VMCS: cannot be entered */
+    struct nested_slot *link; /* that vmcs02's link pointer names; NULL: none */
+    bool prefill;             /* an EPT violation at prefill_addr was reflected */
     gpa2_t prefill_addr;
     uint16_t vpid02;
-    uint8_t not_loaded, not_saved; /* rows of kept_rows (special.c) that vmcs12's entries do not load, exits do not save */
-    uint64_t kept[5];              /* vmcs12's values of the latter while L3 runs */
+    uint8_t not_loaded,
+        not_saved;    /* rows of kept_rows (special.c) that vmcs12's entries do not load, exits do not save */
+    uint64_t kept[5]; /* vmcs12's values of the latter while L3 runs */
 };
 
 /* Rare properties of a vmcs12's controls, so that the usual entry and exit test one word. */
@@ -51,13 +52,13 @@ enum slot_flag {
 
 struct nested {
     bool in_vmx;
-    bool ia32e;              /* L2 is in IA-32e mode: in VMX operation only exits change that */
+    bool ia32e;        /* L2 is in IA-32e mode: in VMX operation only exits change that */
     bool init_pending; /* INIT arrived in VMX root operation */
     gpa1_t vmxon;
     struct nested_slot *current; /* NULL: none */
     uint64_t clock;
     uint64_t kept01[5]; /* L2's values at the entry, for rows that are not loaded */
-    uint32_t blocking; /* vmcs01's interruptibility state when L2 entered L3 */
+    uint32_t blocking;  /* vmcs01's interruptibility state when L2 entered L3 */
     struct ept02 ept02;
     struct nested_slot slots[NESTED_SLOTS];
 };

@@ -7,6 +7,11 @@
 #include "nested/pool.h"
 
 #define PARKED_MAX (NESTED_SLOTS / 2)
+/*
+ * A VMCS that is cleared this often goes back and forth on every exit: from then on VMCLEAR leaves its values in the slot. Before, they are
+ * in memory as well, where software may copy them.
+ */
+#define CLEARS_STORED 16
 
 static uint32_t locked; /* parked slots: the only ones that another CPU touches */
 
@@ -91,15 +96,31 @@ static struct nested_slot *find_elsewhere(const struct cpu *cpu, gpa1_t region)
     return NULL;
 }
 
+/* The parked slot whose tag a region has that is not its own: the guest copied the memory. NULL: none. Locked. */
+static struct nested_slot *find_original(gpa1_t copy)
+{
+    uint64_t tag = vmcs12_tag_in_memory(copy);
+    for (unsigned i = 0; tag && i < cpu_count; i++)
+        for (unsigned j = 0; j < NESTED_SLOTS; j++) {
+            struct nested_slot *slot = &cpus[i]->nested->slots[j];
+            if (slot->v.parked && !slot->v.lent && slot->v.tag == tag)
+                return slot;
+        }
+    return NULL;
+}
+
 static struct nested_slot *load(struct cpu *cpu, gpa1_t region)
 {
     struct nested_slot *slot = take(cpu);
     lock();
     struct nested_slot *elsewhere = find_elsewhere(cpu, region);
+    struct nested_slot *original = elsewhere ? NULL : find_original(region);
     if (elsewhere)
         vmcs12_adopt(cpu, &slot->v, &elsewhere->v);
+    else if (original)
+        vmcs12_copy(cpu, &slot->v, region, &original->v);
     unlock();
-    if (!elsewhere)
+    if (!elsewhere && !original)
         vmcs12_load(cpu, &slot->v, region);
     return slot;
 }
@@ -121,7 +142,7 @@ struct nested_slot *pool_activate(struct cpu *cpu, gpa1_t region)
 {
     struct nested_slot *slot = hold(cpu, region);
     lock();
-    slot->v.parked = false;
+    slot->v.parked = slot->v.stored = false;
     unlock();
     slot->v.last_use = ++cpu->nested->clock;
     return slot;
@@ -133,6 +154,10 @@ void pool_clear(struct cpu *cpu, gpa1_t region)
     if (!slot) {
         vmcs12_clear_in_memory(region);
         return;
+    }
+    if (!slot->v.parked && slot->v.clears++ < CLEARS_STORED) {
+        slot->v.launched = false;
+        vmcs12_store(cpu, &slot->v);
     }
     lock();
     bool park = slot->v.parked || room_to_park(cpu->nested);

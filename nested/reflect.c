@@ -142,7 +142,8 @@ static uint32_t blocking_after(const struct nested *n, const struct nested_slot 
 {
     if (reason & REASON_ENTRY_FAILURE) /* L3's state was never loaded */
         return n->blocking & (uint32_t)BLOCKING_NMI;
-    bool nmi = reason == REASON_exception_nmi && (vmcs12_info(&slot->v, FIELD_EXIT_INTR_INFO) & INTR_TYPE_MASK) == INTR_TYPE_NMI;
+    bool nmi = reason == REASON_exception_nmi &&
+               (vmcs12_info(&slot->v, FIELD_EXIT_INTR_INFO) & INTR_TYPE_MASK) == INTR_TYPE_NMI;
     if (nmi)
         return (uint32_t)BLOCKING_NMI;
     if (slot->flags & SLOT_VIRTUAL_NMIS)

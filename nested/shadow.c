@@ -32,7 +32,8 @@ void shadow_enter(struct cpu *cpu, struct nested_slot *slot)
 {
     const struct vmcs12 *v = &slot->v;
     gpa1_t region = gpa1(v->soft[FIELD_VMCS_LINK_POINTER]);
-    bool wanted = (v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY) && (v->soft[FIELD_PROC2_CONTROLS] & PROC2_SHADOW_VMCS);
+    bool wanted = (v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY) &&
+                  (v->soft[FIELD_PROC2_CONTROLS] & PROC2_SHADOW_VMCS);
     if (!wanted || region.v == LINK_POINTER_NONE || !pages_ready(cpu, slot)) {
         if (slot->link)
             shadowing_off(slot);
@@ -62,7 +63,8 @@ void shadow_enter(struct cpu *cpu, struct nested_slot *slot)
 /* L2 wants the exit: shadowing is off, the encoding is beyond the bitmaps, or its bit is set. SDM 3, "VMREAD", "VMWRITE". */
 static bool wanted_by_l2(const struct vmcs12 *v, uint64_t encoding, bool write)
 {
-    bool shadowing = (v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY) && (v->soft[FIELD_PROC2_CONTROLS] & PROC2_SHADOW_VMCS);
+    bool shadowing = (v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY) &&
+                     (v->soft[FIELD_PROC2_CONTROLS] & PROC2_SHADOW_VMCS);
     if (!shadowing || encoding >> 15)
         return true;
     const uint8_t *bitmap = gpa1_ptr(gpa1(v->soft[write ? FIELD_VMWRITE_BITMAP : FIELD_VMREAD_BITMAP]));

@@ -10,7 +10,8 @@
 struct region {
     uint32_t revision, abort;
     uint64_t launched;
-    uint64_t tag; /* of the slot that keeps the values, see vmcs12_park; 0: they are here */
+    uint64_t tag;   /* of the slot that keeps the VMCS, see vmcs12_park; 0: none */
+    uint64_t stale; /* the values below are not the VMCS's: the slot has them */
     uint64_t values[FIELD_COUNT];
 };
 _Static_assert(sizeof(struct region) <= PAGE_SIZE, "a region is one page");
@@ -165,14 +166,13 @@ void vmcs12_set_info(struct vmcs12 *v, enum vmcs_row row, uint64_t value)
         v->info_count++;
 }
 
-void vmcs12_load(struct cpu *cpu, struct vmcs12 *v, gpa1_t region)
+/* Makes the slot the VMCS of region with these values, whatever they are. */
+static void fill(struct cpu *cpu, struct vmcs12 *v, gpa1_t region, const uint64_t *values)
 {
-    const struct region *r = region_of(region);
     struct vmcs *before = cpu->current;
     v->region = region;
-    v->tag = 0;
-    v->launched = r->launched == 1;
-    v->lent = v->parked = v->host_written = false;
+    v->tag = v->clears = 0;
+    v->lent = v->parked = v->host_written = v->stored = false;
     v->unchecked = v->unmerged = VMCS12_ALL_GROUPS;
     v->info_count = 0;
 
@@ -182,12 +182,48 @@ void vmcs12_load(struct cpu *cpu, struct vmcs12 *v, gpa1_t region)
     v->vmcs02.launched = false;
     vmcs_load(cpu, &v->vmcs02);
     for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
-        uint64_t value = vmcs_field_trim(row, __atomic_load_n(&r->values[row], __ATOMIC_RELAXED));
+        uint64_t value = vmcs_field_trim(row, __atomic_load_n(&values[row], __ATOMIC_RELAXED));
         if (!in_vmcs02(row) || !hw_vmwrite_try(vmcs_fields[row].encoding, value))
             v->soft[row] = value;
     }
     vmcs_load(cpu, before);
     count(cpu, COUNT_VMCS12_LOADED);
+}
+
+void vmcs12_load(struct cpu *cpu, struct vmcs12 *v, gpa1_t region)
+{
+    const struct region *r = region_of(region);
+    v->launched = r->launched == 1;
+    fill(cpu, v, region, r->values);
+}
+
+uint64_t vmcs12_tag_in_memory(gpa1_t region)
+{
+    const struct region *r = region_of(region);
+    return r->stale ? r->tag : 0;
+}
+
+/* All values. vmcs02 is current, its entry controls are in soft[]. */
+static void read_values(const struct vmcs12 *v, uint64_t *values)
+{
+    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
+        const uint64_t *override = info_override(v, row);
+        values[row] = override ? *override : in_vmcs02(row) ? hw_vmread(vmcs_fields[row].encoding) : v->soft[row];
+    }
+}
+
+void vmcs12_copy(struct cpu *cpu, struct vmcs12 *to, gpa1_t region, struct vmcs12 *from)
+{
+    struct vmcs *before = cpu->current;
+    uint64_t values[FIELD_COUNT];
+    vmcs_load(cpu, &from->vmcs02);
+    if (!(from->unmerged & BIT(GROUP_CONTROLS)))
+        sync_entry_controls(from);
+    read_values(from, values);
+    hw_vmclear(from->vmcs02.region);
+    vmcs_load(cpu, before);
+    to->launched = false;
+    fill(cpu, to, region, values);
 }
 
 void vmcs12_store(struct cpu *cpu, struct vmcs12 *v)
@@ -197,12 +233,10 @@ void vmcs12_store(struct cpu *cpu, struct vmcs12 *v)
     vmcs12_take(cpu, v);
     if (!(v->unmerged & BIT(GROUP_CONTROLS)))
         sync_entry_controls(v);
-    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
-        const uint64_t *override = info_override(v, row);
-        r->values[row] = override ? *override : in_vmcs02(row) ? hw_vmread(vmcs_fields[row].encoding) : v->soft[row];
-    }
+    read_values(v, r->values);
     r->launched = v->launched;
-    r->tag = 0;
+    r->tag = r->stale = 0;
+    v->stored = true;
     watch_note_write(v->region);
     hw_vmclear(v->vmcs02.region);
     v->vmcs02.launched = false;
@@ -224,8 +258,9 @@ void vmcs12_park(struct vmcs12 *v)
     if (!v->tag)
         v->tag = __atomic_add_fetch(&last_tag, 1, __ATOMIC_RELAXED);
     r->launched = 0;
-    if (r->tag != v->tag) {
+    if (r->tag != v->tag || r->stale == v->stored) {
         r->tag = v->tag;
+        r->stale = !v->stored;
         watch_note_write(v->region);
     }
 }

@@ -18,10 +18,12 @@
 struct vmcs12 {
     struct vmcs vmcs02;
     gpa1_t region;
-    bool launched;                /* launch state as the guest hypervisor sees it */
-    bool lent;         /* vmcs02 is a shadow VMCS at the moment: of vmcs01, or of another vmcs02 */
-    bool parked;       /* VMCLEARed by the guest hypervisor, and kept because it may come back */
-    uint64_t tag;      /* parked: what the region in memory holds for as long as nobody reuses it */
+    bool launched;   /* launch state as the guest hypervisor sees it */
+    bool lent;       /* vmcs02 is a shadow VMCS at the moment: of vmcs01, or of another vmcs02 */
+    bool parked;     /* VMCLEARed by the guest hypervisor, and kept because it may come back */
+    uint64_t tag;    /* parked: what the region in memory holds for as long as nobody reuses it */
+    bool stored;     /* the region in memory has its values: set by vmcs12_store, cleared by whoever makes it active */
+    uint32_t clears; /* VMCLEARs so far */
     bool host_written;            /* vmcs02 has Strata's host state */
     uint32_t unchecked, unmerged; /* BIT(enum vmcs_group): changed since the last successful check and merge */
     uint64_t last_use;
@@ -50,6 +52,13 @@ void vmcs12_configure(const struct vmcs12_config *config);
  * values only. Current VMCS is kept.
  */
 void vmcs12_load(struct cpu *cpu, struct vmcs12 *v, gpa1_t region);
+/*
+ * The same for a region that the guest copied from a parked VMCS's: it has that one's tag (vmcs12_park) and not its values. from is
+ * parked, on whichever CPU.
+ */
+void vmcs12_copy(struct cpu *cpu, struct vmcs12 *v, gpa1_t region, struct vmcs12 *from);
+/* The tag of the slot that has the values of the region in memory; 0: they are there. */
+uint64_t vmcs12_tag_in_memory(gpa1_t region);
 /* Writes all values into the guest's memory, so that another CPU's vmcs12_load finds them. Current VMCS is kept. */
 void vmcs12_store(struct cpu *cpu, struct vmcs12 *v);
 /*

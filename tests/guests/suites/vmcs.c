@@ -104,6 +104,27 @@ static void alternate(void)
     compare("of the first, cleared twice", 3);
 }
 
+/* A cleared region is all of the VMCS: a copy of the memory is a copy of it. SDM 3, "Software Use of Virtual-Machine Control Structures". */
+static void copied(void)
+{
+    u64 *a = vmcs_alloc(), *b = vmcs_alloc();
+    load(a);
+    fill(4);
+    clear(a);
+    for (u32 i = 0; i < PAGE / sizeof(u64); i++)
+        b[i] = a[i];
+    load(a);
+    fill(5);
+    load(b);
+    compare("of the copy", 4);
+    load(a);
+    compare("of the original, changed since", 5);
+    clear(a);
+    clear(b);
+    load(b);
+    compare("of the copy, cleared", 4);
+}
+
 static void many(void)
 {
     void *vmcs[MANY];
@@ -324,6 +345,7 @@ static void overwritten(void)
 static const struct test tests[] = {
     { "keep", keep },
     { "alternate", alternate },
+    { "copied", copied },
     { "many", many },
     { "vmxoff-between", vmxoff_between },
     { "revision-first", revision_first },
