@@ -5,7 +5,4 @@
  */
 void srand(unsigned int seed);
 
-void srand(unsigned int seed)
-{
-	(void)seed;
-}
+void srand(unsigned int seed) { (void)seed; }
