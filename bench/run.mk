@@ -45,3 +45,9 @@ bench: bench-setup ## run the short set of benchmarks and compare it with bench/
 bench-test: bench-setup ## test the benchmarks' own programs (EMULATOR=1: and that two runs are the same)
 	@$(if $(filter-out 0 no,$(EMULATOR)),$(MAKE) --no-print-directory build/strata.elf $(EXIT_COST))
 	@BENCH_EMULATOR=$(filter-out 0 no,$(EMULATOR)) python3 -m unittest discover -s bench/tests -t bench/tests
+
+.PHONY: test-full-kvm
+test-full-kvm: ## KVM as the guest hypervisor in all its ways: bench/kvm/full (long; says how long)
+	@bench/setup.sh --for kvm
+	@$(MAKE) --no-print-directory build/strata.elf build/strata-stat
+	@bench/kvm/full

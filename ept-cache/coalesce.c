@@ -117,15 +117,14 @@ bool table_coalesce(struct ept02 *ept, struct ept_table *t)
     return true;
 }
 
-void table_coalesce_later(struct ept02 *ept, struct ept_table *t, unsigned index)
+bool table_coalesce_later(struct ept02 *ept, struct ept_table *t, unsigned index)
 {
     if (!ept->config.coalesce || t->level > 2 || (t->flags & TABLE_SPLIT))
-        return;
+        return false;
     const volatile uint64_t *entries12 = table_entries12(t);
     uint64_t first = entries12[0];
-    if (ept_present(first) && entry_continues(first, index, t->level, entries12[index]) &&
-        entry_continues(first, index ^ 1, t->level, entries12[index ^ 1]))
-        table_coalesce(ept, t);
+    return ept_present(first) && entry_continues(first, index, t->level, entries12[index]) &&
+           entry_continues(first, index ^ 1, t->level, entries12[index ^ 1]) && table_coalesce(ept, t);
 }
 
 bool table_uncoalesce(struct ept02 *ept, struct ept_table *t, enum map_mode mode)

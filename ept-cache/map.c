@@ -96,6 +96,7 @@ static bool child_open(struct ept02 *ept, struct ept_table *child, enum map_mode
     ept->path[child->level] = child->id;
     if (table_open(ept, child, mode))
         return true;
+    ept->path[child->level] = 0;
     table_drop(ept, child);
     return false;
 }
@@ -109,13 +110,13 @@ bool ept02_map(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const st
         unsigned index = ept_index(addr.v, level);
         bool leaf = walk->result == EPT12_LEAF && level <= walk->level;
         uint64_t entry12 = level >= walk->level ? walk->entry[level] : table_entry12(t, NULL, index);
+        ept->path[level] = t->id;
         if (t->flags & TABLE_COALESCED) {
             if (walk->result != EPT12_LEAF || (leaf && table_agrees(t, index, entry12)))
                 return true;
             if (!table_uncoalesce(ept, t, mode))
                 return false;
         }
-        ept->path[level] = t->id;
         /* The walk read a new table before it was watched: what changed in between nobody will report. */
         if (fresh && !(t->flags & TABLE_SPLIT) && table_entries12(t)[index] != entry12)
             table_mark_dirty(ept, t);

@@ -7,6 +7,8 @@
 #include "ept-cache/table.h"
 
 #define WRITTEN_BATCH 32 /* reports taken at once */
+/* A table that was split becomes one large page again when so many entries change: not when one goes back and forth. */
+#define COALESCE_AGAIN (EPT_ENTRIES / 4)
 
 /* True when a coalesced table is dealt with: it is one large page as before, or another, or gone. */
 static bool coalesced_revalidate(struct ept02 *ept, struct ept_table *t)
@@ -22,17 +24,26 @@ static bool coalesced_revalidate(struct ept02 *ept, struct ept_table *t)
     return true;
 }
 
+/* A table that has become another altogether, perhaps neighbouring pages: true if one large page stands for it now. */
+static bool replaced_revalidate(struct ept02 *ept, struct ept_table *t)
+{
+    bool large_page = table_entries12(t)[0] != table_slots(t)[0] && table_coalesce_later(ept, t, EPT_ENTRIES / 2);
+    ept->counters.rewritten += large_page;
+    return large_page;
+}
+
 static void page_table_revalidate(struct ept02 *ept, struct ept_table *t)
 {
     unsigned last = 0;
     uint64_t written = ept->written;
-    if ((t->flags & TABLE_COALESCED) && coalesced_revalidate(ept, t))
+    if (t->flags & TABLE_COALESCED ? coalesced_revalidate(ept, t) : replaced_revalidate(ept, t))
         return;
     bool changed = table_compare(ept, t, &last);
-    ept->counters.rewritten += ept->written - written;
+    written = ept->written - written;
+    ept->counters.rewritten += written;
     if (changed && (t->flags & TABLE_COALESCED))
         table_uncoalesce(ept, t, MAP_REBUILD);
-    else if (changed)
+    else if (changed && (t->splits == 0 || written >= COALESCE_AGAIN))
         table_coalesce_later(ept, t, last);
 }
 

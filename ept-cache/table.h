@@ -169,7 +169,7 @@ bool table_compare(struct ept02 *ept, struct ept_table *t, unsigned *last);
 /* One (or another) large page instead of the table if the entries of the original agree: true then. */
 bool table_coalesce(struct ept02 *ept, struct ept_table *t);
 /* The same, after entry index was filled: looks at a few entries first. */
-void table_coalesce_later(struct ept02 *ept, struct ept_table *t, unsigned index);
+bool table_coalesce_later(struct ept02 *ept, struct ept_table *t, unsigned index);
 /* Gives a coalesced table its entries back. False: no memory. */
 bool table_uncoalesce(struct ept02 *ept, struct ept_table *t, enum map_mode mode);
 /* Whether all entries of the original of a coalesced table are still what they were. */

@@ -199,6 +199,8 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
         }
     }
 
+    if (cpu->nmi_virtual) /* an NMI waits in vmcs01 behind STI: it meets the entry */
+        event_close_window(cpu);
     if (slot->not_loaded || v->unmerged)
         special_read_l2(n, v->unmerged ? SPECIAL_ALL : slot->not_loaded);
     vmcs12_take(cpu, v);

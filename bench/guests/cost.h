@@ -52,8 +52,8 @@ void item_run(const char *item, void (*run)(u32 count));
 
 /* ---- lean.S: the least that a guest hypervisor can do ---- */
 /*
- * On an exit with reason `expect` the guest goes on behind the instruction, after three VMREADs (reason, RIP, length) and
- * one VMWRITE (RIP). Other exits end lean_run, with the guest's registers kept here.
+ * On an exit with reason `expect` the guest goes on behind the instruction, after three VMREADs (reason, RIP, length)
+ * and one VMWRITE (RIP). Other exits end lean_run, with the guest's registers kept here.
  */
 struct lean {
     ulong regs[15]; /* rax rbx rcx rdx rsi rdi rbp r8..r15; first: lean.S knows the layout */

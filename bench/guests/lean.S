@@ -1,6 +1,6 @@
 /*
- * lean_run(struct lean *): see cost.h. The path of an expected exit is what every measured round trip of the nested guest
- * costs on the bare machine: 23 instructions from the exit to VMRESUME.
+ * lean_run(struct lean *): see cost.h. The path of an expected exit is what every measured round trip of the nested
+ * guest costs on the bare machine: 23 instructions from the exit to VMRESUME.
  */
 #define EXIT_REASON 0x4402
 #define EXIT_LENGTH 0x440c

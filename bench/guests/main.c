@@ -1,6 +1,7 @@
 /*
  * The list of what is measured, and the items of a plain guest and of the VMX instructions.
- * Words of the command line: items=guest,nested,vmx,invept,smp,x2apic (default: all that the machine has), invept=64,256,1024
+ * Words of the command line: items=guest,nested,vmx,invept,smp,x2apic (default: all that the machine has),
+ * invept=64,256,1024
  * (sizes in MiB).
  */
 #include "cost.h"

@@ -1,6 +1,6 @@
 /*
- * An inter-processor interrupt and back: the first CPU sends, the second's handler writes a word that the first waits for.
- * From a plain guest, and from a nested guest with the APIC its own.
+ * An inter-processor interrupt and back: the first CPU sends, the second's handler writes a word that the first waits
+ * for. From a plain guest, and from a nested guest with the APIC its own.
  */
 #include "cost.h"
 #include "verdict.h"

@@ -1,6 +1,6 @@
 /*
- * The counters of every Strata below, through CPUID (core/cpuid.h in Strata says the leaves). Reading costs exits of its
- * own: a calibration with an empty item is subtracted, so that what is left is the item's alone.
+ * The counters of every Strata below, through CPUID (core/cpuid.h in Strata says the leaves). Reading costs exits of
+ * its own: a calibration with an empty item is subtracted, so that what is left is the item's alone.
  */
 #include "cost.h"
 
@@ -47,7 +47,7 @@ void strata_open(void)
     }
 }
 
-/* The lowest level last before, first after: what lies between its two readings is the item and as little as possible. */
+/* The lowest level last before, first after: between its two readings lies the item and as little as possible. */
 void strata_begin(void)
 {
     for (u32 hop = 0; hop < level_count; hop++)

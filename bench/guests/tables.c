@@ -1,6 +1,6 @@
 /*
- * The guest hypervisor's EPT as real ones have it: its tables lie in memory that the nested guest does not see. (A nested
- * guest that could write them would make the hypervisor below look at all of them on every INVEPT.)
+ * The guest hypervisor's EPT as real ones have it: its tables lie in memory that the nested guest does not see. (A
+ * nested guest that could write them would make the hypervisor below look at all of them on every INVEPT.)
  */
 #include "cost.h"
 #include "verdict.h"

@@ -1,6 +1,7 @@
 /*
- * The local APIC through x2APIC MSRs, from a nested guest that its hypervisor lets use them (an MSR bitmap of zeroes): TPR,
- * timer, self-IPI with its EOI, IPI to another CPU and its answer. Comes last: Bochs cannot go back to xAPIC.
+ * The local APIC through x2APIC MSRs, from a nested guest that its hypervisor lets use them (an MSR bitmap of
+ * zeroes): TPR, timer, self-IPI with its EOI, IPI to another CPU and its answer. Comes last: Bochs cannot go back to
+ * xAPIC.
  */
 #include "cost.h"
 #include "verdict.h"

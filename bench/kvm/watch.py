@@ -13,6 +13,7 @@ HISTOGRAM_LINE = re.compile(r"strata-hist: reason=(\d+) count=(\d+)")
 PASSED_ON = "l3| "  # what else the nested guest or QEMU said; its guest may speak as L2 does
 L3_LINE = re.compile(r"strata-l3: (.*)")
 DMESG_LINE = re.compile(r"strata-dmesg: (<[0-9]+>.*)")
+RUNS_SHOWN = 20
 KVM_BEGINS = "strata: KVM begins"  # kvm-init says so in the kernel's log
 
 
@@ -54,11 +55,11 @@ class KvmWatch(Watch):
         self.l3.update(words)
         if "l3cpus" in words:
             self.l3_cpus.add(words["l3cpus"])
-        if "stage" in words:
-            self.l3_stages.append(words["stage"])
-            self.stage(f"{self._nested}: {words['stage']}", int(ticks) if ticks else None)
         if "cpuids" in words:
             self.runs.append({k: int(v) for k, v in words.items() if v.isdigit()})
+        elif "stage" in words:
+            self.l3_stages.append(words["stage"])
+            self.stage(f"{self._nested}: {words['stage']}", int(ticks) if ticks else None)
 
     def _dmesg_line(self, message):
         if KVM_BEGINS in message:
@@ -113,8 +114,8 @@ class KvmWatch(Watch):
         """The lines that KVM's run adds to the table."""
         if "l3cpus" in self.l3:
             yield f"CPUs online in the nested guest: {self.l3['l3cpus']}"
-        for run in self.runs:
-            yield (f"CPUID in the nested guest: {run['best']:,} ticks (best batch), "
+        for run in self.runs[:RUNS_SHOWN]:
+            yield (f"CPUID in the nested guest: {run['least']:,} ticks (least), "
                    f"{run['mean']:,} (mean of {run['cpuids']:,})")
         for name, by_kvm, by_strata in self.exit_rows():
             beside = "" if by_strata is None else f"{by_strata:>16,} passed on by Strata"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -11,7 +12,7 @@ sys.path.insert(0, str(TOP / "bench"))
 sys.dont_write_bytecode = True
 
 from machine import MachineError, bochs  # noqa: E402
-from suite import exit_cost, linux_boot, setup, trace  # noqa: E402
+from suite import exit_cost, keyboard, linux_boot, setup, trace  # noqa: E402
 
 
 class Silent:
@@ -19,6 +20,9 @@ class Silent:
         pass
 
     def phase(self, _text):
+        pass
+
+    def stage(self, _stage):
         pass
 
 
@@ -94,6 +98,45 @@ class ExitCost(unittest.TestCase):
 
     def test_nothing_measured(self):
         self.assertIn("nothing", self.watched(b"bench-end: exit-cost\r\n").problem)
+
+
+class Keyboard(unittest.TestCase):
+    def test_script(self):
+        made = keyboard.script(100)
+        steps = [tuple(made[at:at + 2]) for at in range(0, len(made), 2)]
+        measured = [s for s in steps if s[0] in (keyboard.MENU, keyboard.LINE)]
+        self.assertEqual(len(measured), 100)
+        self.assertEqual([s[1] for s in steps if s[0] == keyboard.MARK], [1, 2, 3, 4])
+        self.assertEqual(steps[-1], (keyboard.END, 0))
+
+    def test_programs_fit(self):
+        with tempfile.TemporaryDirectory() as folder:
+            loader = keyboard._assemble("loader", Path(folder), 0x7C00)
+            resident = keyboard._assemble("resident", Path(folder), 0)
+        self.assertLessEqual(len(loader), keyboard.LOADER_MAX)
+        self.assertLessEqual(len(resident) + len(keyboard.script(keyboard.PRESSES_MAX)),
+                             keyboard.RESIDENT_SECTORS * 512)
+
+    def test_presses_and_exits(self):
+        def report(marker, exits):
+            return ("strata-json: " + json.dumps({"level": 1, "marker": marker, "tsc": 1, "cpus": 1,
+                                                  "counters": {"exit.l2.cpuid": exits}}) + "\r\n")
+        text = report(1, 10) + report(2, 30) + report(3, 40) + report(4, 40)
+        text += "".join(f"bench-key: {kind:08x} 00000010 {ticks:08x} {2 * ticks:08x} \r\n"
+                        for kind, ticks in ((1, 100), (1, 300), (1, 200), (1, 250), (2, 50)))
+        seen = keyboard._Watch(setup.Setup(), Silent())
+        seen.feed((text + "bench-end: grub-keyboard\r\n").encode())
+        one = seen.result(verdict("power-off"), 5)
+        self.assertIsNone(one.problem)
+        self.assertEqual(one.metrics["menu.redrawn.median"]["value"], 450)
+        self.assertEqual(one.metrics["menu.redrawn.max"]["value"], 600)
+        self.assertEqual(one.metrics["menu.exits-to-L1"]["value"], 5)
+        self.assertEqual(one.metrics["line.exits-to-L1"]["value"], 0)
+
+    def test_missing_presses(self):
+        seen = keyboard._Watch(setup.Setup(), Silent())
+        seen.feed(b"bench-end: grub-keyboard\r\n")
+        self.assertIn("0 of 5 presses", seen.result(verdict("power-off"), 5).problem)
 
 
 class Trace(unittest.TestCase):

@@ -13,7 +13,7 @@
 #include "tests/host/ept_steps.h"
 #include "tests/host/ept_world.h"
 
-#define STEPS_MAX 400
+#define STEPS_MAX 200
 
 static const uint8_t *input;
 static size_t left;
@@ -56,16 +56,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .watch = !(switches & 16),
         .watch_moody = switches & 32,
         .one_root = switches & 64,
+        .out_of_reach = switches & 128,
         .hw_single = !(machine & 1),
         .exec_only = machine & 2,
         .pages_1g = machine & 4,
         .pool_pages = EPT02_PAGES_MIN + (unsigned)(machine >> 3) * 3,
     };
+    config.pages = 48;
+    config.check_every = 4;
     world_reset(&config);
     world_choices(choose);
     steps_begin();
     for (unsigned i = 0; i < STEPS_MAX && left; i++)
         steps_one();
+    world_invept(0, INVEPT_GLOBAL, 0);
+    world_invept(1, INVEPT_GLOBAL, 0);
+    const char *wrong = world_wrong();
+    if (wrong)
+        world_fail(wrong);
     world_end();
     return 0;
 }

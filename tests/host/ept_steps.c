@@ -20,14 +20,28 @@ static enum memtype any_type(void)
     return types[pick(ARRAY_SIZE(types))];
 }
 
-static uint64_t any_table(void) { return world_table((unsigned)pick(WORLD_TABLES)); }
+/*
+ * Which pages are tables of which level. Where nested guests must not reach them, a page keeps its level, since a table
+ * that is taken for one of another level maps tables as pages.
+ */
+static const struct level_tables {
+    unsigned first, count;
+} level_tables[EPT_LEVELS + 1] = { [1] = { 21, 27 }, [2] = { 9, 12 }, [3] = { 3, 6 }, [4] = { 0, 3 } };
+
+static uint64_t any_table(int level)
+{
+    if (world_tables_reachable())
+        return world_table((unsigned)pick(WORLD_TABLES));
+    return world_table(level_tables[level].first + (unsigned)pick(level_tables[level].count));
+}
 
 /* Memory that pages lead to: data, tables of ept12, nothing. Aligned to 2 MiB mostly. */
 static uint64_t any_target(void)
 {
-    switch (pick(8)) {
+    uint64_t kind = world_tables_reachable() ? pick(8) : 2 + pick(6);
+    switch (kind) {
     case 0:
-        return any_table();
+        return any_table(1);
     case 1:
         return world_table(0);
     case 2:
@@ -58,16 +72,12 @@ static uint64_t broken(uint64_t entry)
 
 static uint64_t any_entry(int level)
 {
-    uint64_t entry = 0;
-    switch (pick(8)) {
-    case 0:
+    uint64_t entry = 0, kind = pick(8);
+    if (kind == 0)
         return 0;
-    case 1:
-    case 2:
-    case 3:
-        entry = any_table() | any_access();
-        break;
-    default:
+    if (kind < 4 && (level > 1 || world_tables_reachable())) {
+        entry = any_table(level > 1 ? level - 1 : 1) | any_access();
+    } else {
         entry = world_leaf(any_target(), any_access(), any_type()) | (pick(8) ? 0 : EPT_IGNORE_PAT) | any_ignored();
         if (level > 1)
             entry = (entry & ~(EPT_ADDR_MASK & (ept_span(level) - 1))) | EPT_LARGE;
@@ -89,7 +99,7 @@ static void fill(uint64_t table, int level)
     world_notice();
 }
 
-static uint64_t any_page(void) { return world_page((unsigned)pick(WORLD_PAGES)); }
+static uint64_t any_page(void) { return world_page((unsigned)pick(world_page_count())); }
 static unsigned any_cpu(void) { return (unsigned)pick(WORLD_CPUS); }
 static unsigned any_eptp(void) { return (unsigned)pick(world_one_root() ? 1 : WORLD_EPTPS); }
 
@@ -113,7 +123,7 @@ static void edit(void)
     int level = pick(32) ? (pick(8) ? 1 : 2) : 3 + (int)pick(2);
     uint64_t table = table_for(any_eptp(), addr, level);
     if (!table)
-        table = any_table();
+        table = any_table(level);
     unsigned index = ept_index(addr, level);
     uint64_t old = world_read(table, index);
     switch (pick(8)) {
@@ -137,20 +147,17 @@ static void edit(void)
 /* A page where the table of this level for addr usually is: few enough for all, so some serve twice. */
 static uint64_t home(unsigned eptp, uint64_t addr, int level)
 {
-    uint64_t n = eptp * 16 + (level == 3   ? addr / (512 * GIB)
-                              : level == 2 ? 2 + addr / GIB % 4
-                                           : 6 + addr / PAGE_2M % 8);
-    return world_table(WORLD_EPTPS + (unsigned)(n % (WORLD_TABLES - WORLD_EPTPS)));
+    uint64_t n = eptp * 5 + addr / ept_span(level + 1);
+    return world_table(level_tables[level].first + (unsigned)(n % level_tables[level].count));
 }
 
-/* Sane tables again, so that there is something to lose. */
-static void heal(void)
+/* Sane tables again for addr, so that there is something to lose. */
+static void heal(unsigned eptp, uint64_t addr)
 {
-    unsigned eptp = any_eptp();
-    uint64_t addr = any_page();
     for (int level = EPT_LEVELS; level > 1; level--)
         if (!table_for(eptp, addr, level - 1))
-            world_write(table_for(eptp, addr, level), ept_index(addr, level), home(eptp, addr, level - 1) | EPT_RWX);
+            world_write_quiet(table_for(eptp, addr, level), ept_index(addr, level),
+                              home(eptp, addr, level - 1) | EPT_RWX);
     uint64_t table = table_for(eptp, addr, 1);
     if (pick(2) == 0)
         fill(table, 1);
@@ -176,13 +183,9 @@ static void access(void)
 
 void steps_begin(void)
 {
-    for (unsigned eptp = 0; eptp < WORLD_EPTPS; eptp++) {
-        for (unsigned i = 0; i < 8; i++) {
-            uint64_t table = world_page_table(eptp, world_page(i));
-            if (pick(2))
-                fill(table, 1);
-        }
-    }
+    for (unsigned eptp = 0; eptp < WORLD_EPTPS; eptp++)
+        for (unsigned i = 0; i < 8; i++)
+            heal(eptp, world_page(i));
 }
 
 void steps_one(void)
@@ -192,10 +195,12 @@ void steps_one(void)
         if (pick(2))
             world_ept01((unsigned)pick(pick(2) ? 8 : WORLD_REGIONS), (enum world_kind)pick(KIND_COUNT));
         break;
-    case 1:
+    case 1: {
+        int level = pick(4) ? 1 : 2;
         if (pick(4) == 0)
-            fill(any_table(), pick(4) ? 1 : 2);
+            fill(any_table(level), level);
         break;
+    }
     case 2:
         world_invept(any_cpu(), INVEPT_SINGLE, any_eptp());
         break;
@@ -222,7 +227,7 @@ void steps_one(void)
     case 9:
     case 10:
     case 11:
-        heal();
+        heal(any_eptp(), any_page());
         break;
     case 12:
     case 13:

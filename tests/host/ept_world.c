@@ -1,5 +1,5 @@
 /*
- * The machine that tests of ept-cache run on; see ept_world.h. The oracle shares no code with what is tested.
+ * The machine that tests of ept-cache run on; see ept_world.h.
  */
 #include "tests/host/ept_world.h"
 
@@ -9,19 +9,16 @@
 
 #include "core/mem.h"
 #include "ept-cache/table.h"
+#include "tests/host/ept_oracle.h"
 #include "tests/host/fake_watch.h"
 #include "tests/host/support.h"
 
 #define TABLES_AT (64 * KIB)
-#define EPT01_AT (512 * KIB)
-#define EPT01_SMALL_MAX 100 /* regions in 4-KiB pages: as many tables */
 #define POOLS_AT MIB
 #define WIDTH 40
-#define JUNK (BIT(WIDTH) - PAGE_SIZE)
 #define ALLOWED_MAX 12
 #define TLB_SIZE 128
 #define WALKS_MAX 64
-#define SHIFT (16 * GIB) /* machine address minus guest-physical address in KIND_SHIFTED */
 
 struct allowed {
     unsigned count;
@@ -37,8 +34,7 @@ struct walk_cache {
 static struct world_config config;
 static struct test_random generator;
 static uint64_t (*choices)(uint64_t limit);
-static uint8_t kinds[WORLD_REGIONS];
-static uint64_t ept01_next, ept01_root;
+static uint64_t ept01_root;
 static struct ept_shared shared;
 static struct {
     struct ept02 ept;
@@ -52,8 +48,7 @@ static struct {
 } cpus[WORLD_CPUS];
 static uint64_t pages[WORLD_PAGES];
 static uint64_t latest[WORLD_EPTPS][WORLD_PAGES];
-static unsigned running, invepts, tables_used;
-static uint64_t arena;
+static unsigned running, invepts, tables_used, page_count, checks;
 
 uint64_t world_choose(uint64_t limit) { return choices(limit); }
 static uint64_t generator_choose(uint64_t limit) { return test_random_below(&generator, limit); }
@@ -62,145 +57,14 @@ static bool one_in(uint64_t n) { return world_choose(n) == 0; }
 
 uint64_t world_table(unsigned index) { return TABLES_AT + index * PAGE_SIZE; }
 uint64_t world_eptp(unsigned eptp) { return world_table(eptp) | MEMTYPE_WB | EPTP_WALK_4; }
+unsigned world_page_count(void) { return page_count; }
 uint64_t world_page(unsigned index) { return pages[index]; }
 struct ept02 *world_ept02(unsigned cpu) { return &cpus[cpu].ept; }
+bool world_tables_reachable(void) { return !config.out_of_reach; }
 bool world_one_root(void) { return config.one_root; }
 unsigned world_invepts(void) { return invepts; }
 
-static uint64_t *table_at_address(uint64_t table) { return hpa_ptr(hpa(table & EPT_ADDR_MASK)); }
-
-/* ---- The oracle ---- */
-
-/* ept01 for one page: a 4-KiB leaf, or 0. */
-static uint64_t oracle01(uint64_t page)
-{
-    uint64_t wb = MEMTYPE_WB << 3, index = page / PAGE_SIZE % 512;
-    if (page < 1 * GIB || (page >= 2 * GIB && page < 3 * GIB))
-        return page | 7 | wb;
-    if (page >= 3 * GIB && page < 4 * GIB)
-        return page | 7 | MEMTYPE_UC << 3;
-    if (page >= 4 * GIB)
-        return 0;
-    switch ((enum world_kind)kinds[(page - WORLD_DATA) / PAGE_2M]) {
-    case KIND_UC:
-        return page | 7;
-    case KIND_WT:
-        return page | 7 | MEMTYPE_WT << 3;
-    case KIND_READ_ONLY:
-        return page | 5 | wb;
-    case KIND_HOLE:
-        return 0;
-    case KIND_MIXED:
-        return index % 7 == 3 ? JUNK | 3 | wb : index % 11 == 5 ? 0 : page | 7 | wb;
-    case KIND_SHIFTED:
-        return (page + SHIFT) | 7 | wb;
-    default:
-        return page | 7 | wb;
-    }
-}
-
-enum oracle_result { ORACLE_PAGE, ORACLE_ABSENT, ORACLE_MISCONFIG };
-
-/* ept12 for one page, read entry by entry. *access: what all entries allow; *leaf: the target and the leaf's low bits. */
-static enum oracle_result oracle12(unsigned eptp, uint64_t addr, uint64_t *access, uint64_t *leaf)
-{
-    static const uint64_t fixed_zero[] = { 0, 0, 0x78, 0x78, 0xf8 };
-    uint64_t table = world_table(eptp);
-    *access = 7;
-    for (int level = 4; level >= 1; level--) {
-        uint64_t entry = ~0ull, size = 4096ull << (9 * (level - 1));
-        if (table < arena)
-            memcpy(&entry, hpa_ptr(hpa(table + addr / size % 512 * 8)), 8);
-        bool large = level == 1 || (entry & 0x80);
-        uint64_t type = entry >> 3 & 7, rwx = entry & 7, where = entry & 0xffffffffff000ull;
-        *access &= rwx;
-        if (rwx == 0)
-            return ORACLE_ABSENT;
-        if (rwx == 2 || rwx == 6 || (rwx == 4 && !config.exec_only) || where >> WIDTH)
-            return ORACLE_MISCONFIG;
-        if (large && level > 1 && (level == 4 || (level == 3 && !config.pages_1g) || where % size))
-            return ORACLE_MISCONFIG;
-        if (large && (type == 2 || type == 3 || type == 7))
-            return ORACLE_MISCONFIG;
-        if (!large && (entry & fixed_zero[level]))
-            return ORACLE_MISCONFIG;
-        if (large) {
-            *leaf = (where + (addr & (size - 1) & PAGE_MASK)) | (entry & 0x7f);
-            return ORACLE_PAGE;
-        }
-        table = where;
-    }
-    return ORACLE_ABSENT;
-}
-
-static uint64_t oracle_type(uint64_t a, uint64_t b)
-{
-    if (a == b)
-        return a;
-    return (a == MEMTYPE_WT && b == MEMTYPE_WB) || (a == MEMTYPE_WB && b == MEMTYPE_WT) ? MEMTYPE_WT : MEMTYPE_UC;
-}
-
-uint64_t world_expected(unsigned eptp, uint64_t addr)
-{
-    uint64_t access, leaf;
-    if (oracle12(eptp, addr, &access, &leaf) != ORACLE_PAGE)
-        return 0;
-    uint64_t below = oracle01(leaf & EPT_ADDR_MASK);
-    access &= below;
-    if (access == EPT_X && !config.exec_only)
-        access = 0;
-    if (access == 0)
-        return 0;
-    return (below & EPT_ADDR_MASK) | access | oracle_type(leaf >> 3 & 7, below >> 3 & 7) << 3 | (leaf & EPT_IGNORE_PAT);
-}
-
-static enum ept02_outcome oracle_outcome(unsigned eptp, uint64_t addr, uint64_t access, uint64_t *permissions)
-{
-    uint64_t allowed, leaf;
-    enum oracle_result result = oracle12(eptp, addr, &allowed, &leaf);
-    *permissions = result == ORACLE_MISCONFIG ? 0 : allowed;
-    if (result == ORACLE_MISCONFIG)
-        return EPT02_MISCONFIG12;
-    if (result == ORACLE_ABSENT || (access & ~allowed))
-        return EPT02_VIOLATION12;
-    *permissions = world_expected(eptp, addr) & 7;
-    return access & ~*permissions ? EPT02_FAULT01 : EPT02_REPAIRED;
-}
-
 /* ---- The processor ---- */
-
-/* Where a walk ended: the size of its pages, its table, what the entries above allow. */
-struct walk_end {
-    uint64_t size, table, access;
-};
-
-/* One page through a table of this level, below entries that allow access. */
-static uint64_t hardware_walk(uint64_t table, int level, uint64_t access, uint64_t addr, struct walk_end *end)
-{
-    for (;; level--) {
-        uint64_t span = 4096ull << (9 * (level - 1));
-        uint64_t entry = table_at_address(table)[addr / span % 512];
-        *end = (struct walk_end){ span, table, access };
-        access &= entry;
-        if ((entry & 7) == 0)
-            return 0;
-        bool large = level == 1 || (entry & 0x80);
-        uint64_t where = entry & EPT_ADDR_MASK, type = entry >> 3 & 7;
-        if ((entry & 7) == 2 || (entry & 7) == 6 || ((entry & 7) == 4 && !config.exec_only))
-            world_fail("ept02: access bits");
-        if (!large && (entry & (level == 4 ? 0xf8 : 0x78)))
-            world_fail("ept02: reserved bits of a table entry");
-        if (large && (level == 4 || where % span || type == 2 || type == 3 || type == 7))
-            world_fail("ept02: large page or memory type");
-        if (large && level == 3 && !config.pages_1g)
-            world_fail("ept02: 1-GiB page");
-        if (large)
-            return (access & 7) ? (where + (addr & (span - 1) & PAGE_MASK)) | (access & 7) | (entry & 0x78) : 0;
-        if (where < POOLS_AT || where >= arena)
-            world_fail("ept02: a table outside the pool");
-        table = where;
-    }
-}
 
 static bool root_valid(unsigned cpu, unsigned eptp)
 {
@@ -296,10 +160,10 @@ static void processor_violation(unsigned cpu, uint64_t root, uint64_t addr)
 
 static unsigned page_index(uint64_t addr)
 {
-    for (unsigned i = 0; i < WORLD_PAGES; i++)
+    for (unsigned i = 0; i < page_count; i++)
         if (pages[i] == (addr & PAGE_MASK))
             return i;
-    return WORLD_PAGES;
+    return page_count;
 }
 
 static bool value_allowed(const struct allowed *allowed, uint64_t value)
@@ -322,7 +186,7 @@ void world_notice(void)
 {
     bool full[WORLD_CPUS] = { false };
     for (unsigned eptp = 0; eptp < WORLD_EPTPS; eptp++) {
-        for (unsigned i = 0; i < WORLD_PAGES; i++) {
+        for (unsigned i = 0; i < page_count; i++) {
             uint64_t value = world_expected(eptp, pages[i]);
             if (value == latest[eptp][i])
                 continue;
@@ -353,7 +217,7 @@ const char *world_wrong(void)
 {
     for (unsigned cpu = 0; cpu < WORLD_CPUS; cpu++) {
         for (unsigned eptp = 0; eptp < WORLD_EPTPS; eptp++) {
-            for (unsigned i = 0; i < WORLD_PAGES && root_valid(cpu, eptp); i++) {
+            for (unsigned i = 0; i < page_count && root_valid(cpu, eptp); i++) {
                 const char *wrong = value_wrong(cpu, eptp, i, world_mapped(cpu, eptp, pages[i], NULL), "ept02");
                 if (wrong)
                     return wrong;
@@ -365,6 +229,8 @@ const char *world_wrong(void)
 
 void world_check(void)
 {
+    if (++checks % config.check_every)
+        return;
     const char *wrong = world_wrong();
     if (wrong)
         world_fail(wrong);
@@ -372,7 +238,7 @@ void world_check(void)
         for (unsigned i = 0; i < TLB_SIZE; i++) {
             const struct tlb *tlb = &cpus[cpu].tlb[i];
             unsigned page = page_index(tlb->page);
-            for (unsigned eptp = 0; tlb->root && page < WORLD_PAGES && eptp < WORLD_EPTPS; eptp++) {
+            for (unsigned eptp = 0; tlb->root && page < page_count && eptp < WORLD_EPTPS; eptp++) {
                 if (!root_valid(cpu, eptp) || (cpus[cpu].roots[eptp]->eptp02 & EPT_ADDR_MASK) != tlb->root)
                     continue;
                 wrong = value_wrong(cpu, eptp, page, tlb->value, "the processor's cache");
@@ -387,7 +253,7 @@ void world_check(void)
 
 void world_write_quiet(uint64_t table, unsigned index, uint64_t entry)
 {
-    table_at_address(table)[index] = entry;
+    oracle_table(table)[index] = entry;
     fake_watch_written(gpa1(table & EPT_ADDR_MASK));
 }
 
@@ -397,7 +263,7 @@ void world_write(uint64_t table, unsigned index, uint64_t entry)
     world_notice();
 }
 
-uint64_t world_read(uint64_t table, unsigned index) { return table_at_address(table)[index]; }
+uint64_t world_read(uint64_t table, unsigned index) { return oracle_table(table)[index]; }
 
 void world_set(unsigned eptp, uint64_t addr, int level, uint64_t entry)
 {
@@ -415,10 +281,11 @@ uint64_t world_page_table(unsigned eptp, uint64_t addr)
         if ((world_read(table, index) & 7) == 0) {
             if (tables_used == WORLD_TABLES)
                 world_fail("the test uses too many tables");
-            world_write(table, index, world_table(tables_used++) | 7);
+            world_write_quiet(table, index, world_table(tables_used++) | 7);
         }
         table = world_read(table, index) & EPT_ADDR_MASK;
     }
+    world_notice();
     return table;
 }
 
@@ -449,7 +316,7 @@ enum ept02_outcome world_access(unsigned cpu, unsigned eptp, uint64_t addr, uint
         processor_violation(cpu, root->eptp02 & EPT_ADDR_MASK, addr);
         enum ept02_outcome outcome = ept02_violation(&cpus[cpu].ept, root, gpa2(addr),
                                                      access | EPT_QUAL_LINEAR_VALID | BIT(3) | BIT(11), &report);
-        if (page < WORLD_PAGES)
+        if (page < page_count)
             allowed_reset(cpu, eptp, page);
         violation_check(cpu, eptp, addr, access, outcome, &report);
         world_check();
@@ -466,7 +333,7 @@ void world_nested_write(unsigned cpu, unsigned eptp, uint64_t addr, unsigned ind
     uint64_t target = value & EPT_ADDR_MASK;
     if (!value || target < TABLES_AT || target >= world_table(WORLD_TABLES))
         return;
-    table_at_address(target)[index] = entry; /* nobody hears of it */
+    oracle_table(target)[index] = entry; /* nobody hears of it */
     world_notice();
 }
 
@@ -484,7 +351,7 @@ void world_invept(unsigned cpu, enum invept_type type, unsigned eptp)
     running = cpu;
     ept02_invept(&cpus[cpu].ept, type, world_eptp(eptp));
     for (unsigned other = 0; other < WORLD_EPTPS; other++)
-        for (unsigned i = 0; i < WORLD_PAGES && (type == INVEPT_GLOBAL || other == eptp); i++)
+        for (unsigned i = 0; i < page_count && (type == INVEPT_GLOBAL || other == eptp); i++)
             allowed_reset(cpu, other, i);
     world_check();
 }
@@ -492,55 +359,19 @@ void world_invept(unsigned cpu, enum invept_type type, unsigned eptp)
 void world_other_root(unsigned cpu, unsigned number)
 {
     running = cpu;
-    ept02_root_get(&cpus[cpu].ept, (arena + number * PAGE_SIZE) | MEMTYPE_WB | EPTP_WALK_4);
+    ept02_root_get(&cpus[cpu].ept, (ept_oracle.memory + number * PAGE_SIZE) | MEMTYPE_WB | EPTP_WALK_4);
     world_check();
 }
 
 /* ---- ept01 ---- */
 
-static uint64_t ept01_table(void)
-{
-    uint64_t table = ept01_next;
-    ept01_next += PAGE_SIZE;
-    memset(table_at_address(table), 0, PAGE_SIZE);
-    return table;
-}
-
-static bool kind_small(enum world_kind kind) { return kind == KIND_MIXED || kind == KIND_PAGES; }
-
-static uint64_t ept01_region(uint64_t base, enum world_kind kind)
-{
-    if (kind == KIND_HOLE)
-        return 0;
-    if (!kind_small(kind))
-        return oracle01(base) | EPT_LARGE;
-    uint64_t table = ept01_table();
-    for (unsigned i = 0; i < 512; i++)
-        table_at_address(table)[i] = oracle01(base + i * PAGE_SIZE);
-    return table | 7;
-}
-
-static void ept01_build(void)
-{
-    ept01_next = EPT01_AT;
-    ept01_root = ept01_table();
-    uint64_t pdpt = ept01_table(), data = ept01_table();
-    table_at_address(ept01_root)[0] = pdpt | 7;
-    table_at_address(pdpt)[0] = oracle01(0) | EPT_LARGE;
-    table_at_address(pdpt)[1] = data | 7;
-    table_at_address(pdpt)[2] = oracle01(2 * GIB) | EPT_LARGE;
-    table_at_address(pdpt)[3] = oracle01(3 * GIB) | EPT_LARGE;
-    for (unsigned i = 0; i < 512; i++)
-        table_at_address(data)[i] = ept01_region(WORLD_DATA + i * PAGE_2M, (enum world_kind)kinds[i]);
-}
-
 void world_ept01(unsigned region, enum world_kind kind)
 {
     unsigned small = 0;
     for (unsigned i = 0; i < WORLD_REGIONS; i++)
-        small += kind_small((enum world_kind)kinds[i]);
-    kinds[region] = (uint8_t)(small < EPT01_SMALL_MAX || !kind_small(kind) ? kind : KIND_IDENTITY);
-    ept01_build();
+        small += oracle_kind_small((enum world_kind)ept_oracle.kinds[i]);
+    ept_oracle.kinds[region] = (uint8_t)(small < ORACLE_SMALL_MAX || !oracle_kind_small(kind) ? kind : KIND_IDENTITY);
+    ept01_root = oracle_ept01();
     for (unsigned cpu = 0; cpu < WORLD_CPUS; cpu++) {
         running = cpu;
         ept02_ept01_changed(&cpus[cpu].ept);
@@ -548,7 +379,7 @@ void world_ept01(unsigned region, enum world_kind kind)
     world_notice();
     for (unsigned cpu = 0; cpu < WORLD_CPUS; cpu++)
         for (unsigned eptp = 0; eptp < WORLD_EPTPS; eptp++)
-            for (unsigned i = 0; i < WORLD_PAGES; i++)
+            for (unsigned i = 0; i < page_count; i++)
                 allowed_reset(cpu, eptp, i);
     world_check();
 }
@@ -557,14 +388,14 @@ void world_ept01(unsigned region, enum world_kind kind)
 
 void world_pages_grid(unsigned rows, uint64_t step)
 {
-    for (unsigned i = 0; i < WORLD_PAGES; i++)
+    for (unsigned i = 0; i < page_count; i++)
         pages[i] = i % rows * step + i / rows * PAGE_SIZE;
     world_notice();
 }
 
 void world_pages_in(uint64_t base)
 {
-    for (unsigned i = 0; i < WORLD_PAGES; i++)
+    for (unsigned i = 0; i < page_count; i++)
         pages[i] = base + (i < 96    ? i * 4 * PAGE_SIZE
                            : i < 128 ? PAGE_2M + (i - 96) * 3 * PAGE_SIZE
                                      : (i - 127) * 8 * PAGE_2M + (i & 1) * PAGE_SIZE);
@@ -576,7 +407,7 @@ static void pages_spread(void)
     static const uint64_t bases[] = { 0,         PAGE_2M,  2 * PAGE_2M, 511 * PAGE_2M, PAGE_1G, PAGE_1G + 3 * PAGE_2M,
                                       512 * GIB, 513 * GIB };
     static const unsigned indexes[] = { 0, 1, 2, 3, 7, 8, 9, 63, 64, 255, 256, 509, 510, 511 };
-    for (unsigned i = 0; i < WORLD_PAGES; i++) {
+    for (unsigned i = 0; i < page_count; i++) {
         unsigned n = i / ARRAY_SIZE(bases);
         unsigned index = n < ARRAY_SIZE(indexes) ? indexes[n] : (unsigned)world_choose(512);
         pages[i] = bases[i % ARRAY_SIZE(bases)] + index * PAGE_SIZE;
@@ -586,18 +417,25 @@ static void pages_spread(void)
 void world_reset(const struct world_config *wanted)
 {
     config = *wanted;
+    page_count = config.pages ? config.pages : WORLD_PAGES;
+    config.check_every += config.check_every == 0;
+    checks = 0;
     generator.state = config.seed | 1;
     choices = generator_choose;
-    arena = POOLS_AT + WORLD_CPUS * config.pool_pages * PAGE_SIZE;
-    test_memory_reset(arena);
+    memset(&ept_oracle, 0, sizeof(ept_oracle));
+    ept_oracle.exec_only = config.exec_only;
+    ept_oracle.pages_1g = config.pages_1g;
+    ept_oracle.pools = POOLS_AT;
+    ept_oracle.memory = POOLS_AT + WORLD_CPUS * config.pool_pages * PAGE_SIZE;
+    test_memory_reset(ept_oracle.memory);
     memset(&shared, 0, sizeof(shared));
     memset(cpus, 0, sizeof(cpus));
-    memset(kinds, 0, sizeof(kinds));
+
     memset(latest, 0, sizeof(latest));
     fake_watch_reset(config.watch_moody ? world_choose : NULL);
     invepts = 0;
     tables_used = WORLD_EPTPS;
-    ept01_build();
+    ept01_root = oracle_ept01();
     pages_spread();
     uint64_t caps = EPT_CAP_WALK_4 | EPT_CAP_UC | EPT_CAP_WB | EPT_CAP_2M | EPT_CAP_INVEPT | EPT_CAP_INVEPT_GLOBAL |
                     (config.exec_only ? EPT_CAP_EXEC_ONLY : 0) | (config.pages_1g ? EPT_CAP_1G : 0);

@@ -13,7 +13,7 @@
 
 #define WORLD_CPUS 2
 #define WORLD_TABLES 48 /* pages for tables of ept12 */
-#define WORLD_PAGES 192 /* addresses of the nested guest that are looked at */
+#define WORLD_PAGES 192 /* addresses of the nested guest that are looked at, at most */
 #define WORLD_EPTPS 3   /* EPTPs that are looked at */
 
 struct world_config {
@@ -25,7 +25,10 @@ struct world_config {
     bool exec_only;   /* execute-only translations, offered */
     bool pages_1g;    /* offered and in hardware */
     unsigned pool_pages;
-    bool one_root; /* only the first EPTP is used */
+    bool out_of_reach;    /* the steps never give nested guests a table of ept12 to write */
+    bool one_root;        /* only the first EPTP is used */
+    unsigned pages;       /* addresses that are looked at; 0 = WORLD_PAGES */
+    unsigned check_every; /* so many steps; 0 = each */
 };
 
 /* Everything anew. Ends the test when a later call finds something wrong (world_fail). */
@@ -55,8 +58,10 @@ uint64_t world_page_table(unsigned eptp, uint64_t addr);
 void world_set(unsigned eptp, uint64_t addr, int level, uint64_t entry);
 
 bool world_one_root(void);
+bool world_tables_reachable(void);
 
 /* Addresses looked at. */
+unsigned world_page_count(void);
 uint64_t world_page(unsigned index);
 void world_pages_grid(unsigned rows, uint64_t step); /* replaces all: so many rows, step apart, of neighbouring pages */
 void world_pages_in(

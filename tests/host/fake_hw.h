@@ -54,6 +54,9 @@ void fake_hw_reset(size_t memory);
 /* What the processors can do. A test may change it before it uses the machine. */
 extern struct vmx_caps fake_caps;
 
+/* The fields of page-modification logging exist, too: no capability stands for them. fake_hw_reset clears it. */
+extern bool fake_pml;
+
 /* Capabilities: everything that core/vmx.h names; and those of a processor without secondary controls beyond EPT. */
 void fake_caps_all(struct vmx_caps *caps);
 void fake_caps_plain(struct vmx_caps *caps);

@@ -31,6 +31,7 @@ struct active {
     uint64_t values[FIELD_COUNT];
 };
 
+bool fake_pml;
 static struct active active[MAX_ACTIVE];
 static uint64_t current[FAKE_CPUS], vmxon_region[FAKE_CPUS];
 
@@ -38,6 +39,7 @@ void fake_vmcs_reset(void)
 {
     for (int i = 0; i < MAX_ACTIVE; i++)
         active[i].cpu = -1;
+    fake_pml = false;
     for (int cpu = 0; cpu < FAKE_CPUS; cpu++)
         current[cpu] = vmxon_region[cpu] = FAKE_NO_VMCS;
 }
@@ -191,7 +193,8 @@ static struct active *current_vmcs(const char *what)
 static int field_row(uint32_t field)
 {
     int row = vmcs_field_find(field);
-    return row >= 0 && fake_caps.offered[vmcs_fields[row].cap] ? row : -1;
+    bool pml = fake_pml && (row == FIELD_PML_ADDR || row == FIELD_GUEST_PML_INDEX);
+    return row >= 0 && (pml || fake_caps.offered[vmcs_fields[row].cap]) ? row : -1;
 }
 
 static uint64_t value_get(const struct active *vmcs, int row, uint32_t field)
@@ -299,6 +302,36 @@ static struct fake_entry vmfail(struct active *vmcs, enum vmx_error error, const
     return (struct fake_entry){ .result = FAKE_VMFAIL, .error = error, .rule = rule };
 }
 
+/* The link pointer is a physical address: the guest's view of memory, which check_guest_soft has, is not the processor's. */
+static const struct check_rule link_rule = { "VMCS link pointer",     CHECK_ALL, ENTRY_FAIL_LINK_POINTER,
+                                             FIELD_VMCS_LINK_POINTER, NULL,      NULL };
+
+static bool link_holds(const struct active *vmcs)
+{
+    uint64_t link = vmcs->values[FIELD_VMCS_LINK_POINTER];
+    bool shadowing = vmcs->values[FIELD_PROC_CONTROLS] & PROC_SECONDARY &&
+                     vmcs->values[FIELD_PROC2_CONTROLS] & PROC2_SHADOW_VMCS;
+    uint64_t revision = vmx_caps_msr(&fake_caps, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK;
+
+    if (link == FAKE_NO_VMCS)
+        return true;
+    if (link % PAGE_SIZE || link + PAGE_SIZE > test_memory_size() || link == vmcs->address)
+        return false;
+    return (region_at(link)->header & VMX_BASIC_REVISION_MASK) == revision && is_shadow(link) == shadowing;
+}
+
+/* The guest state but for the link pointer, and then that. */
+static const struct check_rule *guest_check(const struct active *vmcs)
+{
+    uint64_t values[FIELD_COUNT];
+    struct check_view view = { values, &fake_caps, true, { vmcs->address } };
+
+    memcpy(values, vmcs->values, sizeof(values));
+    values[FIELD_VMCS_LINK_POINTER] = FAKE_NO_VMCS;
+    const struct check_rule *rule = check_guest_state(&view);
+    return rule || link_holds(vmcs) ? rule : &link_rule;
+}
+
 struct fake_entry fake_enter(enum fake_instruction instruction)
 {
     struct active *vmcs = current_vmcs("a VM entry");
@@ -319,7 +352,7 @@ struct fake_entry fake_enter(enum fake_instruction instruction)
     rule = check_host(&view);
     if (rule)
         return vmfail(vmcs, VMERR_ENTRY_HOST_STATE, rule);
-    rule = check_guest_state(&view);
+    rule = guest_check(vmcs);
     if (rule) {
         uint64_t reason = REASON_entry_guest_state | REASON_ENTRY_FAILURE;
         fake_exit(reason, rule->qualification);

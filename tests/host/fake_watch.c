@@ -27,11 +27,12 @@ void fake_watch_reset(uint64_t (*moody)(uint64_t limit))
     mood = moody;
     add_hook = NULL;
     for (unsigned i = 0; i < FAKE_WATCH_CLIENTS; i++)
-        clients[i].count = clients[i].written = clients[i].unknown = 0;
+        clients[i] = (struct watch_client){ .count = 0 };
 }
 
 void fake_watch_on_add(void (*hook)(gpa1_t page)) { add_hook = hook; }
 struct watch_client *fake_watch_client(unsigned index) { return &clients[index]; }
+void fake_watch_lose(unsigned index) { clients[index].unknown = true; }
 unsigned fake_watch_count(unsigned index) { return clients[index].count; }
 
 static unsigned find(const struct watch_client *client, uint64_t page)
@@ -68,9 +69,10 @@ void watch_remove(struct watch_client *client, gpa1_t page)
 unsigned watch_take(struct watch_client *client, gpa1_t *pages, unsigned max)
 {
     unsigned taken = 0;
-    if (client->written == 0)
+    if (client->written == 0 && !client->unknown)
         return 0;
-    bool unknown = mood && mood(MOODY) == 0;
+    bool unknown = client->unknown || (mood && mood(MOODY) == 0);
+    client->unknown = false;
     for (unsigned i = 0; i < client->count && (unknown || taken < max); i++) {
         if (!client->pages[i].written)
             continue;

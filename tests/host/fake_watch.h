@@ -16,6 +16,8 @@ struct watch_client *fake_watch_client(unsigned index);
 void fake_watch_on_add(void (*hook)(gpa1_t page));
 /* Somebody writes to the page, through ept01. */
 void fake_watch_written(gpa1_t page);
+/* What was written so far is forgotten: the client is told WATCH_UNKNOWN instead. */
+void fake_watch_lose(unsigned index);
 /* Pages that a client watches. */
 unsigned fake_watch_count(unsigned index);
 

@@ -1,6 +1,6 @@
 /*
- * The boot sector in front of GRUB's: puts the resident program (resident.S) at the top of conventional memory, as Strata's
- * own stub does, and goes on with GRUB's boot sector, which keyboard.py has put elsewhere. At most 440 bytes.
+ * The boot sector in front of GRUB's: puts the resident program (resident.S) at the top of conventional memory, as
+ * Strata's own stub does, and goes on with GRUB's boot sector, which keyboard.py has put elsewhere. At most 440 bytes.
  */
 #define RESIDENT_SECTOR 2041
 #define RESIDENT_SECTORS 7

@@ -1,10 +1,10 @@
 /*
- * Presses keys and measures GRUB's answer. Resident in real mode at the top of conventional memory; hooks INT 9 (keyboard
- * interrupt), INT 10h (screen) and INT 16h (keyboard). A key is pressed through the keyboard controller's command D2h right
- * after GRUB has asked for a key in vain: the longest wait. Stamps are TSC ticks since the press: the keyboard interrupt
- * arrives, GRUB reads the key, the last screen call before GRUB asks for the next key is done.
- * The script behind the code is pairs of bytes (what, value), see WHAT_*. At the end all records go to COM1, and the machine is
- * switched off where it is a Bochs.
+ * Presses keys and measures GRUB's answer. Resident in real mode at the top of conventional memory; hooks INT 9
+ * (keyboard interrupt), INT 10h (screen) and INT 16h (keyboard). A key is pressed through the keyboard controller's
+ * command D2h right after GRUB has asked for a key in vain: the longest wait. Stamps are TSC ticks since the press:
+ * the keyboard interrupt arrives, GRUB reads the key, the last screen call before GRUB asks for the next key is done.
+ * The script behind the code is pairs of bytes (what, value), see WHAT_*. At the end all records go to COM1, and the
+ * machine is switched off where it is a Bochs.
  */
 #define WHAT_END 0
 #define WHAT_MENU 1             /* press value, measured */
@@ -149,7 +149,7 @@ mark:   movzbl  %bl, %esi
         cpuid
         jmp     9b
 
-send:   call    ready                   /* presses scan code BL: the controller hands it out as if it came from the keyboard */
+send:   call    ready                   /* presses scan code BL: handed out as if it came from the keyboard */
         mov     $0xd2, %al
         out     %al, $0x64
         call    ready
