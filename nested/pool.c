@@ -7,12 +7,6 @@
 #include "nested/pool.h"
 
 #define PARKED_MAX (NESTED_SLOTS / 2)
-/*
- * A VMCS that is cleared this often goes back and forth on every exit: from then on VMCLEAR leaves its values in the slot. Before, they are
- * in memory as well, where software may copy them.
- */
-#define CLEARS_STORED 16
-
 static uint32_t locked; /* parked slots: the only ones that another CPU touches */
 
 static void lock(void)
@@ -155,7 +149,8 @@ void pool_clear(struct cpu *cpu, gpa1_t region)
         vmcs12_clear_in_memory(region);
         return;
     }
-    if (!slot->v.parked && slot->v.clears++ < CLEARS_STORED) {
+    /* One that is a shadow VMCS is cleared on every exit: its values stay in the slot. Others software may copy in memory. */
+    if (!slot->v.parked && !slot->v.linked) {
         slot->v.launched = false;
         vmcs12_store(cpu, &slot->v);
     }
@@ -178,6 +173,7 @@ struct nested_slot *pool_shadow(struct cpu *cpu, gpa1_t region)
         return NULL;
     slot = hold(cpu, region);
     lock();
+    slot->v.linked = true;
     if (!slot->v.parked)
         vmcs12_park(&slot->v);
     if (!slot->v.lent)

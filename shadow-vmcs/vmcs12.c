@@ -171,8 +171,8 @@ static void fill(struct cpu *cpu, struct vmcs12 *v, gpa1_t region, const uint64_
 {
     struct vmcs *before = cpu->current;
     v->region = region;
-    v->tag = v->clears = 0;
-    v->lent = v->parked = v->host_written = v->stored = false;
+    v->tag = 0;
+    v->lent = v->linked = v->parked = v->host_written = v->stored = false;
     v->unchecked = v->unmerged = VMCS12_ALL_GROUPS;
     v->info_count = 0;
 

@@ -18,12 +18,12 @@
 struct vmcs12 {
     struct vmcs vmcs02;
     gpa1_t region;
-    bool launched;   /* launch state as the guest hypervisor sees it */
-    bool lent;       /* vmcs02 is a shadow VMCS at the moment: of vmcs01, or of another vmcs02 */
-    bool parked;     /* VMCLEARed by the guest hypervisor, and kept because it may come back */
-    uint64_t tag;    /* parked: what the region in memory holds for as long as nobody reuses it */
-    bool stored;     /* the region in memory has its values: set by vmcs12_store, cleared by whoever makes it active */
-    uint32_t clears; /* VMCLEARs so far */
+    bool launched; /* launch state as the guest hypervisor sees it */
+    bool lent;     /* vmcs02 is a shadow VMCS at the moment: of vmcs01, or of another vmcs02 */
+    bool parked;   /* VMCLEARed by the guest hypervisor, and kept because it may come back */
+    uint64_t tag;  /* parked: what the region in memory holds for as long as nobody reuses it */
+    bool stored;   /* the region in memory has its values: set by vmcs12_store, cleared by whoever makes it active */
+    bool linked;   /* has been another VMCS's shadow VMCS */
     bool host_written;            /* vmcs02 has Strata's host state */
     uint32_t unchecked, unmerged; /* BIT(enum vmcs_group): changed since the last successful check and merge */
     uint64_t last_use;

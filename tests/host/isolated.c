@@ -2,12 +2,14 @@
  * Tests in processes of their own; see nested_machine.h.
  */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +24,7 @@ static void isolated(void **state)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* whoever gives up on the program does not leave this behind */
         const struct CMUnitTest alone[] = { { test->name, test->function, NULL, NULL, NULL } };
         dup2(STDERR_FILENO, STDOUT_FILENO); /* its own "ok" is not one of the program's */
         cmocka_set_message_output(CM_OUTPUT_STDOUT);

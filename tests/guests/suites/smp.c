@@ -80,7 +80,7 @@ static bool wait_start(void)
     cpu_call(1, wait_there, NULL);
     for (u32 i = 0; i < 1000 && !there.ready; i++)
         delay(100);
-    delay(500); /* on its way from `ready` into the guest */
+    delay(20000); /* on its way from `ready` into the guest, which takes long with hypervisors below */
     return check(there.ready, "the other CPU is not ready");
 }
 
