@@ -12,6 +12,7 @@
 #include "nested/nested.h"
 
 #define LINK_POINTER_NONE (~0ull)
+#define MSR_AREA_MAX 512 /* entries, as IA32_VMX_MISC[27:25] = 0 recommends; longer areas must not hold the CPU */
 #define DEBUGCTL_DEFINED (BIT(0) | BIT(1)) /* LBR, BTF: what every processor has */
 
 /*
@@ -267,7 +268,7 @@ static uint64_t load_area(uint64_t area, uint64_t count_entries)
 {
     for (uint64_t i = 0; i < count_entries; i++) {
         struct msr_entry e = entry_read(area, i);
-        if (!load_one(&e))
+        if (i >= MSR_AREA_MAX || !load_one(&e))
             return i + 1;
     }
     return 0;
@@ -316,7 +317,7 @@ void special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed)
     const struct vmcs12 *v = &slot->v;
     if (!failed)
         for (uint64_t i = 0; i < v->soft[FIELD_EXIT_MSR_STORE_COUNT]; i++)
-            if (!store_one(v->soft[FIELD_EXIT_MSR_STORE_ADDR], i))
+            if (i >= MSR_AREA_MAX || !store_one(v->soft[FIELD_EXIT_MSR_STORE_ADDR], i))
                 break;
     if (slot->flags & SLOT_KEEP)
         keep_exit(slot, failed);
