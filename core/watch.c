@@ -141,24 +141,26 @@ static void drain_log(struct watch_log *log)
     }
 }
 
-/* Hot pages are told again, once more when they have settled, if anything could have been missed. Locked. */
+/* A hot page is told again, once more when it has settled, if anything could have been missed. Locked. */
+static void cool_page(struct watch_page *p)
+{
+    bool is_settled = settled(p);
+    if (p->lossy) {
+        p->version++;
+        p->version += p->version == 0;
+        tell(p);
+    }
+    if (is_settled) {
+        p->hot = false;
+        hot_count--;
+    }
+}
+
 static void cool(void)
 {
-    for (unsigned i = 0; hot_count && i < pages_end; i++) {
-        struct watch_page *p = &pages[i];
-        if (!p->leaf || !p->hot)
-            continue;
-        bool is_settled = settled(p);
-        if (p->lossy) {
-            p->version++;
-            p->version += p->version == 0;
-            tell(p);
-        }
-        if (is_settled) {
-            p->hot = false;
-            hot_count--;
-        }
-    }
+    for (unsigned i = 0; hot_count && i < pages_end; i++)
+        if (pages[i].leaf && pages[i].hot)
+            cool_page(&pages[i]);
 }
 
 static void drain(void)
@@ -310,7 +312,8 @@ bool watch_page_quiet(const struct watch_page *page, uint32_t version)
 uint32_t watch_page_version(struct watch_page *page)
 {
     lock();
-    cool();
+    if (page->hot && settled(page))
+        cool_page(page);
     if (leaf_dirty(page))
         written(page);
     /* Hot, but nobody else could have written: it cools before this CPU's guest runs again. */

@@ -15,6 +15,8 @@
 
 /* A bitmap of vmcs02: see bitmap.c. */
 struct merged_bitmap {
+    hpa_t seen; /* the guest hypervisor's page as it was merged; 0: not kept */
+    bool seen_valid;
     hpa_t page;               /* merged */
     struct watch_page *watch; /* the guest hypervisor's page; NULL: its changes go unnoticed */
     gpa1_t source;            /* that watch is for */
