@@ -97,6 +97,8 @@ static void history_never_grants(void **state)
     world_access(1, 0, 0, EPT_W);
     for (unsigned i = 4; i < 8; i++)
         assert_int_equal(world_mapped(1, 0, i * PAGE_2M, NULL), 0);
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(history_touched(&world_ept02(1)->shared->history, world_eptp(0), gpa2(i * PAGE_2M)), i < 4);
     assert_int_equal(counters(1)->history_waste, 4);
     assert_int_equal(counters(1)->history_hits, 3);
     world_end();

@@ -273,8 +273,10 @@ static void nested_guest_writes_table(void **state)
 static void tables_out_of_reach_again(void **state)
 {
     (void)state;
-    for (unsigned reachable = 0; reachable < 2; reachable++) {
+    for (unsigned n = 0; n < 4; n++) {
+        unsigned reachable = n & 1;
         struct world_config config = all_on();
+        config.coalesce = n & 2;
         world_reset(&config);
         world_pages_in(0);
         uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE), alias = PAGE_2M + table;
@@ -299,13 +301,87 @@ static void tables_out_of_reach_again(void **state)
     }
 }
 
+/* INVEPTs for one EPTP until what is suspect has been looked at anew. */
+static void invept_until_tidy(unsigned eptp)
+{
+    for (unsigned i = 0; i <= ALWAYS_LIMIT_FIRST; i++)
+        ept02_invept(world_ept02(0), INVEPT_SINGLE, world_eptp(eptp));
+}
+
+/* Out of reach in ept02, but not yet in what the processor has cached: nobody had to execute INVEPT for that EPTP. */
+static void tables_within_cached_reach(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed < 8; seed++) {
+        struct world_config config = all_on();
+        config.seed = seed;
+        world_reset(&config);
+        world_pages_in(0);
+        uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE), alias = PAGE_2M + table;
+        fill(1, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+        world_access(0, 1, alias, EPT_W);
+        world_access(0, 0, 0, EPT_W);
+        world_set(1, PAGE_2M, 2, 0);
+        ept02_unmap(world_ept02(0), world_root(0, 1), gpa2(alias));
+        invept_until_tidy(0);
+        world_nested_write(0, 1, alias, 0, 0);
+        world_invept(0, INVEPT_SINGLE, 0);
+        assert_int_equal(world_mapped(0, 0, 0, NULL), world_expected(0, 0));
+        world_end();
+    }
+}
+
+/* Written while it was in reach, by a nested guest under another EPTP; INVEPT for its own comes after it was. */
+static void written_before_out_of_reach(void **state)
+{
+    (void)state;
+    struct world_config config = all_on();
+    world_reset(&config);
+    world_pages_in(0);
+    uint64_t table = fill(1, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE), alias = PAGE_2M + table;
+    fill(0, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+    world_access(0, 0, alias, EPT_W);
+    world_access(0, 1, 0, EPT_W);
+    world_nested_write(0, 0, alias, 0, 0);
+    world_set(0, PAGE_2M, 2, 0);
+    invept_until_tidy(0);
+    world_invept(0, INVEPT_SINGLE, 1);
+    assert_int_equal(world_mapped(0, 1, 0, NULL), 0);
+    assert_int_equal(world_expected(1, 0), 0);
+    world_end();
+}
+
+/* A table that is one run and then is not, over and over, stays a table. */
+static void run_comes_and_goes(void **state)
+{
+    (void)state;
+    struct world_config config = all_on();
+    world_reset(&config);
+    for (unsigned i = 0; i < 20; i++) {
+        fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), (1 + i % 2) * PAGE_SIZE);
+        world_access(0, 0, 0, EPT_W);
+        world_invept(0, INVEPT_SINGLE, 0);
+        for (unsigned page = 0; page < EPT_ENTRIES; page++)
+            assert_int_equal(world_mapped(0, 0, page * PAGE_SIZE, NULL), world_expected(0, page * PAGE_SIZE));
+    }
+    assert_true(counters(0)->coalesced_2m < 5);
+    world_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nested_guest_writes_table),     cmocka_unit_test(tables_out_of_reach_again),
-        cmocka_unit_test(other_eptp_stays_stale),        cmocka_unit_test(watch_lost_track),
-        cmocka_unit_test(many_tables_written),           cmocka_unit_test(shared_table),
-        cmocka_unit_test(cost_follows_changes),          cmocka_unit_test(move_that_looks_like_growth),
+        cmocka_unit_test(nested_guest_writes_table),
+        cmocka_unit_test(tables_out_of_reach_again),
+        cmocka_unit_test(tables_within_cached_reach),
+        cmocka_unit_test(written_before_out_of_reach),
+        cmocka_unit_test(run_comes_and_goes),
+        cmocka_unit_test(other_eptp_stays_stale),
+        cmocka_unit_test(watch_lost_track),
+        cmocka_unit_test(many_tables_written),
+        cmocka_unit_test(shared_table),
+        cmocka_unit_test(cost_follows_changes),
+        cmocka_unit_test(move_that_looks_like_growth),
         cmocka_unit_test(nothing_is_added_with_all_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
