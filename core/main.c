@@ -120,7 +120,7 @@ static void place(const void *info)
         avoid[2 + i] = (struct memmap_range){ boot.module[i].start, boot.module[i].end };
     machine.hidden_start = memmap_place(&machine.memmap, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
     if (!machine.hidden_start)
-        refuse("no free memory below 4 GiB for Strata (10 MiB and 2 MiB a CPU in one piece)");
+        refuse("no free memory below 4 GiB for Strata (8 MiB and 2 MiB a CPU in one piece)");
     machine.hidden_end = machine.hidden_start + size;
     machine.ram_end = memmap_ram_end(&machine.memmap);
     if (!memmap_hide(&machine.memmap, machine.hidden_start, size))
