@@ -10,19 +10,21 @@ unsigned guest_cpl(void) { return (unsigned)((vmread(GUEST_SS_AR) & AR_DPL_MASK)
 
 bool guest_is_64bit(void) { return (vmread(GUEST_EFER) & EFER_LMA) && (vmread(GUEST_CS_AR) & AR_L); }
 
-void guest_skip_bytes(uint64_t length)
+void guest_skip_known(uint64_t length, uint64_t rflags, bool mode_64)
 {
     uint64_t rip = vmread(GUEST_RIP) + length;
-    if (!guest_is_64bit())
+    if (!mode_64)
         rip &= 0xffffffff;
     vmwrite(GUEST_RIP, rip);
 
     uint64_t blocking = vmread(GUEST_INTERRUPTIBILITY);
     if (blocking & (BLOCKING_STI | BLOCKING_MOV_SS))
         vmwrite(GUEST_INTERRUPTIBILITY, blocking & ~(BLOCKING_STI | BLOCKING_MOV_SS));
-    if ((vmread(GUEST_RFLAGS) & RFLAGS_TF) && !(vmread(GUEST_DEBUGCTL) & DEBUGCTL_BTF))
+    if ((rflags & RFLAGS_TF) && !(vmread(GUEST_DEBUGCTL) & DEBUGCTL_BTF))
         vmwrite(GUEST_PENDING_DEBUG, vmread(GUEST_PENDING_DEBUG) | PENDING_DEBUG_BS);
 }
+
+void guest_skip_bytes(uint64_t length) { guest_skip_known(length, vmread(GUEST_RFLAGS), guest_is_64bit()); }
 
 void guest_skip(void) { guest_skip_bytes(vmread(EXIT_INSTRUCTION_LEN)); }
 

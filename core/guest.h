@@ -19,6 +19,8 @@ static inline bool pdpte_valid(uint64_t pdpte, unsigned maxphyaddr)
 void guest_skip(void);
 /* The same for an instruction of `length` bytes, where the processor did not say. */
 void guest_skip_bytes(uint64_t length);
+/* The same where RFLAGS and whether the guest is in 64-bit mode are known already. */
+void guest_skip_known(uint64_t length, uint64_t rflags, bool mode_64);
 /* Injects a fault at the next entry. error: NO_ERROR_CODE or the code. #PF: CR2 is set by the caller. */
 void guest_fault(enum vector vector, int64_t error);
 /*

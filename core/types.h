@@ -26,6 +26,9 @@ static inline hpa_t hpa(uint64_t v) { return (hpa_t){ v }; }
 static inline gpa1_t gpa1(uint64_t v) { return (gpa1_t){ v }; }
 static inline gpa2_t gpa2(uint64_t v) { return (gpa2_t){ v }; }
 
+/* Not merged into its callers: what they save and restore of registers stays short. */
+#define OUT_OF_LINE __attribute__((noinline))
+
 #define KIB 1024ull
 #define MIB (1024ull * KIB)
 #define GIB (1024ull * MIB)

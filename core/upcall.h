@@ -16,8 +16,10 @@ void nested_cpu_init(struct cpu *cpu);
 
 /* An exit while the nested guest ran. vmcs02 is current. On return whatever is current is to be entered. */
 void nested_exit(struct cpu *cpu, uint32_t reason);
-/* A VMX instruction of the guest hypervisor (exit reasons VMCALL..VMXON, INVEPT, INVVPID). vmcs01 is current. */
+/* A VMX instruction of the guest hypervisor (exit reasons VMCLEAR..VMXOFF, INVEPT, INVVPID). vmcs01 is current. */
 void nested_instruction(struct cpu *cpu, uint32_t reason);
+void nested_vmxon(struct cpu *cpu, uint32_t reason);
+void nested_vmcall(struct cpu *cpu, uint32_t reason);
 /* VMLAUNCH or VMRESUME by Strata failed with VMfail. True if it was of vmcs02 and the guest hypervisor was told. */
 bool nested_entry_failed(struct cpu *cpu, uint32_t error);
 /* An NMI is to be delivered while the nested guest runs. vmcs02 is current. */

@@ -17,29 +17,13 @@ const struct vmcs_field vmcs_fields[FIELD_COUNT] = {
 #undef F
 };
 
-/* An encoding's width, type and index fold into 9 bits: the index has at most 5 bits in every field of the table. */
-#define INDEX_BITS 5
-#define SLOT(encoding)                                                                                                 \
-    (((encoding) >> 13 & 3) << (INDEX_BITS + 2) | ((encoding) >> 10 & 3) << INDEX_BITS |                               \
-     ((encoding) >> 1 & ((1 << INDEX_BITS) - 1)))
-
-/* Row + 1 of each slot; 0 = no field. */
-static const uint8_t row_of_slot[1 << (INDEX_BITS + 4)] = {
-#define F(name, encoding, width, store, group, exists) [SLOT(encoding)] = FIELD_##name + 1,
+/* Row + 1 of each encoding without its bit 0 ("high"); 0 = no field. */
+const uint8_t vmcs_row_of[VMCS_ENCODINGS / 2] = {
+#define F(name, encoding, width, store, group, exists) [(encoding) >> 1] = FIELD_##name + 1,
 #include "core/vmcs_fields.def"
 #undef F
 };
-_Static_assert(FIELD_COUNT < 256, "row_of_slot holds bytes");
-
-int vmcs_field_find(uint32_t encoding)
-{
-    if (encoding >> 15)
-        return -1;
-    int row = row_of_slot[SLOT(encoding)] - 1;
-    if (row < 0 || vmcs_fields[row].encoding != (encoding & ~1u))
-        return -1;
-    return row;
-}
+_Static_assert(FIELD_COUNT < 256, "vmcs_row_of holds bytes");
 
 uint64_t vmcs_field_trim(enum vmcs_row row, uint64_t value)
 {

@@ -71,8 +71,14 @@ struct vmcs_field {
 
 extern const struct vmcs_field vmcs_fields[FIELD_COUNT];
 
-/* Row of an encoding (bit 0, "high", is ignored), or -1 when the table has no such field. O(1). */
-int vmcs_field_find(uint32_t encoding);
+#define VMCS_ENCODINGS 0x8000 /* bits 31:15 of an encoding are reserved */
+extern const uint8_t vmcs_row_of[VMCS_ENCODINGS / 2];
+
+/* Row of an encoding (bit 0, "high", is ignored), or -1 when the table has no such field. */
+static inline int vmcs_field_find(uint64_t encoding)
+{
+    return encoding < VMCS_ENCODINGS ? vmcs_row_of[encoding >> 1] - 1 : -1;
+}
 /* Value cut to the field's width. Natural-width fields have 64 bits. */
 uint64_t vmcs_field_trim(enum vmcs_row row, uint64_t value);
 

@@ -177,7 +177,7 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
     struct nested *n = cpu->nested;
     struct nested_slot *slot = n->current;
     if (!slot || slot->shadow) {
-        insn_fail_invalid();
+        insn_fail_invalid(cpu);
         return;
     }
     struct vmcs12 *v = &slot->v;

@@ -155,7 +155,7 @@ static bool handle_waiting_nmi(struct cpu *cpu, uint32_t reason)
     return true;
 }
 
-void nested_exit(struct cpu *cpu, uint32_t reason)
+OUT_OF_LINE void nested_exit(struct cpu *cpu, uint32_t reason)
 {
     struct nested_slot *slot = cpu->nested->current;
     if (reason & REASON_ENTRY_FAILURE) {

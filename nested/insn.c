@@ -13,23 +13,25 @@
 #include "nested/nested.h"
 #include "nested/pool.h"
 
-static void set_flags(uint64_t flags)
+static void finish(const struct cpu *cpu, uint64_t flags)
 {
-    vmwrite(GUEST_RFLAGS, (vmread(GUEST_RFLAGS) & ~RFLAGS_ARITHMETIC) | flags);
-    guest_skip();
+    uint64_t before = vmread(GUEST_RFLAGS), after = (before & ~RFLAGS_ARITHMETIC) | flags;
+    if (after != before)
+        vmwrite(GUEST_RFLAGS, after);
+    guest_skip_known(vmread(EXIT_INSTRUCTION_LEN), after, cpu->nested->ia32e);
 }
 
-void insn_succeed(void) { set_flags(0); }
-void insn_fail_invalid(void) { set_flags(RFLAGS_CF); }
+void insn_succeed(const struct cpu *cpu) { finish(cpu, 0); }
+void insn_fail_invalid(const struct cpu *cpu) { finish(cpu, RFLAGS_CF); }
 
 void insn_fail(struct cpu *cpu, enum vmx_error error)
 {
     if (!cpu->nested->current || error == VMX_FAIL_INVALID) {
-        insn_fail_invalid();
+        insn_fail_invalid(cpu);
         return;
     }
     cpu->nested->current->v.soft[FIELD_VM_INSTRUCTION_ERROR] = error;
-    set_flags(RFLAGS_ZF);
+    finish(cpu, RFLAGS_ZF);
 }
 
 static uint32_t memory_revision(gpa1_t region)
@@ -60,9 +62,11 @@ static void own_cr0(struct cpu *cpu, bool in_vmx)
     cpu->cr0_shadow = seen;
 }
 
-static void vmxon(struct cpu *cpu)
+void nested_vmxon(struct cpu *cpu, uint32_t reason)
 {
+    (void)reason;
     struct nested *n = cpu->nested;
+    n->ia32e = vmread(GUEST_EFER) & EFER_LMA;
     uint64_t cr0 = cr_seen(vmread(GUEST_CR0), vmread(CR0_MASK), vmread(CR0_SHADOW));
     uint64_t cr4 = cr_seen(vmread(GUEST_CR4), vmread(CR4_MASK), vmread(CR4_SHADOW));
     if (!(cr4 & CR4_VMXE)) {
@@ -80,22 +84,22 @@ static void vmxon(struct cpu *cpu)
         guest_fault(VECTOR_GP, 0);
         return;
     }
+    struct insn i = insn_of_l2(cpu);
     uint64_t addr;
-    if (!insn_read_pointer(cpu, &addr))
+    if (!insn_read_pointer(i, &addr))
         return;
     if (!region_address_ok(addr) || memory_revision(gpa1(addr)) != revision()) {
-        insn_fail_invalid();
+        insn_fail_invalid(cpu);
         return;
     }
     n->in_vmx = true;
     n->vmxon = gpa1(addr);
     n->current = NULL;
-    n->ia32e = vmread(GUEST_EFER) & EFER_LMA;
-    for (unsigned i = 0; i < NESTED_SLOTS; i++) /* in VMX operation IA-32e mode cannot change, before it could */
-        n->slots[i].v.unchecked = VMCS12_ALL_GROUPS;
+    for (unsigned k = 0; k < NESTED_SLOTS; k++) /* in VMX operation IA-32e mode cannot change, before it could */
+        n->slots[k].v.unchecked = VMCS12_ALL_GROUPS;
     own_cr0(cpu, true);
     nested_shadowing(true);
-    insn_succeed();
+    insn_succeed(cpu);
 }
 
 static void set_current(struct cpu *cpu, struct nested_slot *slot)
@@ -114,21 +118,24 @@ static void leave_vmx(struct cpu *cpu)
 }
 
 /* VMCSs stay cached across VMXOFF: software that wants their contents in memory executes VMCLEAR. */
-static void vmxoff(struct cpu *cpu)
+static void handle_vmxoff(struct cpu *cpu, uint32_t reason)
 {
+    (void)reason;
     leave_vmx(cpu);
-    insn_succeed();
+    insn_succeed(cpu);
     if (cpu->nested->init_pending) {
         cpu->nested->init_pending = false;
         start_handle_init(cpu, REASON_init);
     }
 }
 
-static void vmclear(struct cpu *cpu)
+static void handle_vmclear(struct cpu *cpu, uint32_t reason)
 {
+    (void)reason;
     struct nested *n = cpu->nested;
+    struct insn i = insn_of_l2(cpu);
     uint64_t addr;
-    if (!insn_read_pointer(cpu, &addr))
+    if (!insn_read_pointer(i, &addr))
         return;
     if (!region_address_ok(addr)) {
         insn_fail(cpu, VMERR_VMCLEAR_ADDRESS);
@@ -141,14 +148,16 @@ static void vmclear(struct cpu *cpu)
     if (n->current && n->current->v.region.v == addr)
         set_current(cpu, NULL);
     pool_clear(cpu, gpa1(addr));
-    insn_succeed();
+    insn_succeed(cpu);
 }
 
-static void vmptrld(struct cpu *cpu)
+static void handle_vmptrld(struct cpu *cpu, uint32_t reason)
 {
+    (void)reason;
     struct nested *n = cpu->nested;
+    struct insn i = insn_of_l2(cpu);
     uint64_t addr;
-    if (!insn_read_pointer(cpu, &addr))
+    if (!insn_read_pointer(i, &addr))
         return;
     if (!region_address_ok(addr)) {
         insn_fail(cpu, VMERR_VMPTRLD_ADDRESS);
@@ -167,106 +176,121 @@ static void vmptrld(struct cpu *cpu)
     struct nested_slot *slot = pool_activate(cpu, gpa1(addr));
     slot->shadow = shadow;
     set_current(cpu, slot);
-    insn_succeed();
+    insn_succeed(cpu);
 }
 
-static void vmptrst(struct cpu *cpu)
+static void handle_vmptrst(struct cpu *cpu, uint32_t reason)
 {
+    (void)reason;
     const struct nested_slot *slot = cpu->nested->current;
-    if (insn_write_pointer(cpu, slot ? slot->v.region.v : VMCS12_NONE))
-        insn_succeed();
+    struct insn i = insn_of_l2(cpu);
+    if (insn_write_pointer(i, slot ? slot->v.region.v : VMCS12_NONE))
+        insn_succeed(cpu);
 }
 
-/* The row that a VMREAD or VMWRITE names; -1 after the failure was reported. */
-static int field_row(struct cpu *cpu, uint64_t encoding)
+/* The row that a VMREAD or VMWRITE names; -1: the guest hypervisor has no such field. */
+static inline int field_row(uint64_t encoding)
 {
-    if (!cpu->nested->current) {
-        insn_fail_invalid();
-        return -1;
-    }
-    int row = encoding >> 32 ? -1 : vmcs_field_find((uint32_t)encoding);
+    int row = vmcs_field_find(encoding);
     bool high_of_narrow = vmcs_encoding_high((uint32_t)encoding) && row >= 0 && vmcs_fields[row].width != WIDTH_W64;
-    if (row < 0 || high_of_narrow || !nested_caps.offered[vmcs_fields[row].cap]) {
-        insn_fail(cpu, VMERR_UNSUPPORTED_FIELD);
-        return -1;
-    }
-    return row;
+    return row < 0 || high_of_narrow || !nested_caps.offered[vmcs_fields[row].cap] ? -1 : row;
 }
 
-static void handle_vmread(struct cpu *cpu)
+static void handle_vmread(struct cpu *cpu, uint32_t reason)
 {
+    (void)reason;
     count(cpu, COUNT_VMREAD_TRAPPED);
-    uint64_t encoding = insn_field_operand(cpu);
-    int row = field_row(cpu, encoding);
-    if (row < 0)
+    struct nested_slot *slot = cpu->nested->current;
+    if (!slot) {
+        insn_fail_invalid(cpu);
         return;
-    uint64_t value = vmcs12_read(cpu, &cpu->nested->current->v, (enum vmcs_row)row);
+    }
+    struct insn i = insn_of_l2(cpu);
+    uint64_t encoding = insn_reg2(i);
+    int row = field_row(encoding);
+    if (row < 0) {
+        insn_fail(cpu, VMERR_UNSUPPORTED_FIELD);
+        return;
+    }
+    uint64_t value = vmcs12_read(cpu, &slot->v, (enum vmcs_row)row);
     if (vmcs_encoding_high((uint32_t)encoding))
         value >>= 32;
-    if (insn_write_value(cpu, value))
-        insn_succeed();
+    if (insn_write_value(i, value))
+        insn_succeed(cpu);
 }
 
-static void handle_vmwrite(struct cpu *cpu)
+static void handle_vmwrite(struct cpu *cpu, uint32_t reason)
 {
+    (void)reason;
     count(cpu, COUNT_VMWRITE_TRAPPED);
-    uint64_t value;
-    if (!cpu->nested->current) {
-        insn_fail_invalid();
+    struct nested_slot *slot = cpu->nested->current;
+    if (!slot) {
+        insn_fail_invalid(cpu);
         return;
     }
-    if (!insn_read_value(cpu, &value))
+    struct insn i = insn_of_l2(cpu);
+    uint64_t value;
+    if (!insn_read_value(i, &value))
         return;
-    uint64_t encoding = insn_field_operand(cpu);
-    int row = field_row(cpu, encoding);
-    if (row < 0)
+    uint64_t encoding = insn_reg2(i);
+    int row = field_row(encoding);
+    if (row < 0) {
+        insn_fail(cpu, VMERR_UNSUPPORTED_FIELD);
         return;
+    }
     bool info = vmcs_encoding_type((uint32_t)encoding) == TYPE_INFO;
     if (info && !(caps_msr(&nested_caps, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO)) {
         insn_fail(cpu, VMERR_READ_ONLY_FIELD);
         return;
     }
-    struct vmcs12 *v = &cpu->nested->current->v;
     if (vmcs_encoding_high((uint32_t)encoding))
-        value = (uint32_t)vmcs12_read(cpu, v, (enum vmcs_row)row) | value << 32;
-    vmcs12_write(cpu, v, (enum vmcs_row)row, value);
-    insn_succeed();
+        value = (uint32_t)vmcs12_read(cpu, &slot->v, (enum vmcs_row)row) | value << 32;
+    vmcs12_write(cpu, &slot->v, (enum vmcs_row)row, value);
+    insn_succeed(cpu);
 }
 
-static void vmcall(struct cpu *cpu) { insn_fail(cpu, VMERR_VMCALL_IN_ROOT); }
+static void handle_invept(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    invalidate_ept(cpu);
+}
 
-// clang-format off
-static const struct {
-    void (*handle)(struct cpu *cpu);
-    void (*handle_reason)(struct cpu *cpu, uint32_t reason);
-} instructions[REASON_COUNT] = {
-    [REASON_vmclear] = { vmclear, NULL },       [REASON_vmptrld] = { vmptrld, NULL },
-    [REASON_vmptrst] = { vmptrst, NULL },       [REASON_vmread] = { handle_vmread, NULL },
-    [REASON_vmwrite] = { handle_vmwrite, NULL }, [REASON_vmxoff] = { vmxoff, NULL },
-    [REASON_vmcall] = { vmcall, NULL },         [REASON_invept] = { invalidate_ept, NULL },
-    [REASON_invvpid] = { invalidate_vpid, NULL }, [REASON_vmlaunch] = { NULL, nested_launch },
-    [REASON_vmresume] = { NULL, nested_launch },
+static void handle_invvpid(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    invalidate_vpid(cpu);
+}
+
+typedef void insn_handler(struct cpu *cpu, uint32_t reason);
+
+static insn_handler *const handlers[REASON_COUNT] = {
+    [REASON_vmclear] = handle_vmclear, [REASON_vmptrld] = handle_vmptrld, [REASON_vmptrst] = handle_vmptrst,
+    [REASON_vmread] = handle_vmread,   [REASON_vmwrite] = handle_vmwrite, [REASON_vmxoff] = handle_vmxoff,
+    [REASON_vmlaunch] = nested_launch, [REASON_vmresume] = nested_launch, [REASON_invept] = handle_invept,
+    [REASON_invvpid] = handle_invvpid,
 };
-// clang-format on
 
 void nested_instruction(struct cpu *cpu, uint32_t reason)
 {
-    if (reason == REASON_vmxon) {
-        vmxon(cpu);
-        return;
-    }
-    if (!cpu->nested->in_vmx) {
+    if (!cpu->nested->in_vmx)
         guest_fault(VECTOR_UD, NO_ERROR_CODE);
-        return;
-    }
-    if (guest_cpl()) {
+    else if (guest_cpl())
         guest_fault(VECTOR_GP, 0);
-        return;
-    }
-    if (instructions[reason].handle_reason)
-        instructions[reason].handle_reason(cpu, reason);
     else
-        instructions[reason].handle(cpu);
+        handlers[reason](cpu, reason);
+}
+
+/* Unlike the others it exits in every mode. */
+void nested_vmcall(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    bool compatibility_mode = cpu->nested->ia32e && !guest_is_64bit();
+    if (!cpu->nested->in_vmx || compatibility_mode || (vmread(GUEST_RFLAGS) & RFLAGS_VM))
+        guest_fault(VECTOR_UD, NO_ERROR_CODE);
+    else if (guest_cpl())
+        guest_fault(VECTOR_GP, 0);
+    else
+        insn_fail(cpu, VMERR_VMCALL_IN_ROOT);
 }
 
 bool nested_in_vmx(const struct cpu *cpu) { return cpu->nested->in_vmx; }

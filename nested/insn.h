@@ -7,17 +7,68 @@
 
 #include "core/cpu.h"
 #include "core/dispatch.h"
+#include "core/guest.h"
+#include "nested/nested.h"
+#include "nested/operand.h"
+
+/* A VMX instruction that exited: of L2, or of L3 for nested/shadow.c. */
+struct insn {
+    struct cpu *cpu;
+    uint64_t info; /* VM-exit instruction information */
+    bool mode_64;
+};
+
+/* L2's. In IA-32e mode VMX instructions exit from 64-bit mode only: elsewhere they raise #UD. */
+static inline struct insn insn_of_l2(struct cpu *cpu)
+{
+    return (struct insn){ cpu, vmread(EXIT_INSTRUCTION_INFO), cpu->nested->ia32e };
+}
+static inline struct insn insn_of_l3(struct cpu *cpu)
+{
+    return (struct insn){ cpu, vmread(EXIT_INSTRUCTION_INFO), guest_is_64bit() };
+}
+
+static inline uint64_t insn_gpr(struct insn i, unsigned reg)
+{
+    uint64_t value = reg == GPR_RSP ? vmread(GUEST_RSP) : i.cpu->regs[reg];
+    return i.mode_64 ? value : (uint32_t)value;
+}
+static inline void insn_set_gpr(struct insn i, unsigned reg, uint64_t value)
+{
+    if (!i.mode_64)
+        value = (uint32_t)value;
+    if (reg == GPR_RSP)
+        vmwrite(GUEST_RSP, value);
+    else
+        i.cpu->regs[reg] = value;
+}
 
 /* The memory operand of VMXON, VMCLEAR, VMPTRLD; and of VMPTRST. */
-bool insn_read_pointer(struct cpu *cpu, uint64_t *pointer);
-bool insn_write_pointer(struct cpu *cpu, uint64_t pointer);
-/* VMREAD, VMWRITE: the register that holds the field encoding. */
-uint64_t insn_field_operand(const struct cpu *cpu);
-/* VMREAD's destination, VMWRITE's source: register or memory, of the guest's operand size. */
-bool insn_write_value(struct cpu *cpu, uint64_t value);
-bool insn_read_value(struct cpu *cpu, uint64_t *value);
-/* INVEPT, INVVPID: type register and 16-byte descriptor. */
-uint64_t insn_type_operand(const struct cpu *cpu);
-bool insn_read_descriptor(struct cpu *cpu, uint64_t descriptor[2]);
+bool insn_read_pointer(struct insn i, uint64_t *pointer);
+bool insn_write_pointer(struct insn i, uint64_t pointer);
+/* INVEPT, INVVPID: the 16-byte descriptor. */
+bool insn_read_descriptor(struct insn i, uint64_t descriptor[2]);
+/* VMREAD, VMWRITE with an operand in memory, of the guest's operand size. */
+bool insn_write_memory(struct insn i, uint64_t value);
+bool insn_read_memory(struct insn i, uint64_t *value);
+
+/* VMREAD, VMWRITE: the register that holds the field encoding; INVEPT, INVVPID: the type. */
+static inline uint64_t insn_reg2(struct insn i) { return insn_gpr(i, operand_reg2(i.info)); }
+
+/* VMREAD's destination, VMWRITE's source. */
+static inline bool insn_write_value(struct insn i, uint64_t value)
+{
+    if (!operand_is_register(i.info))
+        return insn_write_memory(i, value);
+    insn_set_gpr(i, operand_reg1(i.info), value);
+    return true;
+}
+static inline bool insn_read_value(struct insn i, uint64_t *value)
+{
+    if (!operand_is_register(i.info))
+        return insn_read_memory(i, value);
+    *value = insn_gpr(i, operand_reg1(i.info));
+    return true;
+}
 
 #endif

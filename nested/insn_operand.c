@@ -14,34 +14,19 @@
 #define PTE_LARGE_PAT BIT(12)
 #define PTE_ADDRESS_MAX 0x000ffffffffff000ull
 
-static uint64_t gpr_read(const struct cpu *cpu, unsigned reg)
-{
-    uint64_t value = reg == GPR_RSP ? vmread(GUEST_RSP) : cpu->regs[reg];
-    return guest_is_64bit() ? value : (uint32_t)value;
-}
-
-static void gpr_write(struct cpu *cpu, unsigned reg, uint64_t value)
-{
-    if (!guest_is_64bit())
-        value = (uint32_t)value;
-    if (reg == GPR_RSP)
-        vmwrite(GUEST_RSP, value);
-    else
-        cpu->regs[reg] = value;
-}
-
 /* Linear address of the memory operand, or false after #GP or #SS. */
-static bool linear_of(struct cpu *cpu, const struct operand *o, unsigned size, enum operand_access access,
+static bool linear_of(struct insn i, const struct operand *o, unsigned size, enum operand_access access,
                       uint64_t *linear)
 {
+    struct cpu *cpu = i.cpu;
     cpu->regs[GPR_RSP] = vmread(GUEST_RSP); /* its place among the registers is otherwise unused */
-    uint32_t i = 2u * o->segment;
+    uint32_t row = 2u * o->segment;
     struct operand_segment segment = {
-        .base = hw_vmread(VMCS_GUEST_ES_BASE + i),
-        .limit = (uint32_t)hw_vmread(VMCS_GUEST_ES_LIMIT + i),
-        .access_rights = (uint32_t)hw_vmread(VMCS_GUEST_ES_AR + i),
+        .base = hw_vmread(VMCS_GUEST_ES_BASE + row),
+        .limit = (uint32_t)hw_vmread(VMCS_GUEST_ES_LIMIT + row),
+        .access_rights = (uint32_t)hw_vmread(VMCS_GUEST_ES_AR + row),
     };
-    struct operand_mode mode = { guest_is_64bit(), vmread(GUEST_CR4) & CR4_LA57 ? 57 : 48 };
+    struct operand_mode mode = { i.mode_64, vmread(GUEST_CR4) & CR4_LA57 ? 57 : 48 };
     switch (operand_linear(o, vmread(EXIT_QUALIFICATION), cpu->regs, &segment, mode, size, access, linear)) {
     case OPERAND_OK:
         return true;
@@ -72,13 +57,12 @@ static bool access_done(struct cpu *cpu, struct walk walk)
  * Linear address of the usual memory operand: 64-bit code, flat segment, canonical. False: the general way decides. The fields of the
  * instruction information are those of operand_decode.
  */
-static bool linear_quickly(struct cpu *cpu, uint64_t *linear)
+static bool linear_quickly(struct insn i, uint64_t *linear)
 {
-    uint64_t info = vmread(EXIT_INSTRUCTION_INFO);
-    if (!operand_is_flat_64(info) || !guest_is_64bit())
+    if (!operand_is_flat_64(i.info) || !i.mode_64)
         return false;
-    cpu->regs[GPR_RSP] = vmread(GUEST_RSP);
-    uint64_t address = vmread(EXIT_QUALIFICATION) + operand_flat_64(info, cpu->regs);
+    i.cpu->regs[GPR_RSP] = vmread(GUEST_RSP);
+    uint64_t address = vmread(EXIT_QUALIFICATION) + operand_flat_64(i.info, i.cpu->regs);
     *linear = address;
     return (uint64_t)((int64_t)(address << 16) >> 16) == address;
 }
@@ -113,85 +97,60 @@ static const uint8_t *page_quickly(uint64_t linear)
 }
 
 /* Reads words of 8 bytes of the instruction's memory operand, if it is a usual one. */
-static bool read_quickly(struct cpu *cpu, uint64_t *data, unsigned words)
+static bool read_quickly(struct insn i, uint64_t *data, unsigned words)
 {
     uint64_t linear;
-    if (cpu->in_nested || !linear_quickly(cpu, &linear) || (linear & (PAGE_SIZE - 1)) > PAGE_SIZE - 8 * words)
+    if (i.cpu->in_nested || !linear_quickly(i, &linear) || (linear & (PAGE_SIZE - 1)) > PAGE_SIZE - 8 * words)
         return false;
     const uint8_t *from = page_quickly(linear);
-    for (unsigned i = 0; from && i < words; i++)
-        memcpy(&data[i], from + 8 * i, sizeof(*data));
+    for (unsigned k = 0; from && k < words; k++)
+        memcpy(&data[k], from + 8 * k, sizeof(*data));
     return from;
 }
 
-static bool copy_in(struct cpu *cpu, const struct operand *o, void *data, unsigned size)
+static bool copy_in(struct insn i, enum operand_form form, void *data, unsigned size)
 {
+    struct operand o = operand_decode(i.info, form);
     uint64_t linear;
-    if (!linear_of(cpu, o, size, OPERAND_READ, &linear))
+    if (!linear_of(i, &o, size, OPERAND_READ, &linear))
         return false;
     struct guest_paging paging = guest_paging_state();
-    struct guest_memory memory = nested_memory(cpu);
-    return access_done(cpu, guest_read(&paging, &memory, linear, data, size, WALK_READ));
+    struct guest_memory memory = nested_memory(i.cpu);
+    return access_done(i.cpu, guest_read(&paging, &memory, linear, data, size, WALK_READ));
 }
 
-static bool copy_out(struct cpu *cpu, const struct operand *o, const void *data, unsigned size)
+static bool copy_out(struct insn i, enum operand_form form, const void *data, unsigned size)
 {
+    struct operand o = operand_decode(i.info, form);
     uint64_t linear;
-    if (!linear_of(cpu, o, size, OPERAND_WRITE, &linear))
+    if (!linear_of(i, &o, size, OPERAND_WRITE, &linear))
         return false;
     struct guest_paging paging = guest_paging_state();
-    struct guest_memory memory = nested_memory(cpu);
-    return access_done(cpu, guest_write(&paging, &memory, linear, data, size, WALK_READ));
+    struct guest_memory memory = nested_memory(i.cpu);
+    return access_done(i.cpu, guest_write(&paging, &memory, linear, data, size, WALK_READ));
 }
 
-static struct operand decode(enum operand_form form) { return operand_decode(vmread(EXIT_INSTRUCTION_INFO), form); }
-
-bool insn_read_pointer(struct cpu *cpu, uint64_t *pointer)
+bool insn_read_pointer(struct insn i, uint64_t *pointer)
 {
-    if (read_quickly(cpu, pointer, 1))
-        return true;
-    struct operand o = decode(OPERAND_MEMORY);
-    return copy_in(cpu, &o, pointer, sizeof(*pointer));
+    return read_quickly(i, pointer, 1) || copy_in(i, OPERAND_MEMORY, pointer, sizeof(*pointer));
 }
 
-bool insn_write_pointer(struct cpu *cpu, uint64_t pointer)
+bool insn_write_pointer(struct insn i, uint64_t pointer)
 {
-    struct operand o = decode(OPERAND_MEMORY);
-    return copy_out(cpu, &o, &pointer, sizeof(pointer));
+    return copy_out(i, OPERAND_MEMORY, &pointer, sizeof(pointer));
 }
 
-uint64_t insn_field_operand(const struct cpu *cpu)
-{
-    return gpr_read(cpu, operand_reg2(vmread(EXIT_INSTRUCTION_INFO)));
-}
+static unsigned value_size(struct insn i) { return i.mode_64 ? 8 : 4; }
 
-static unsigned value_size(void) { return guest_is_64bit() ? 8 : 4; }
+bool insn_write_memory(struct insn i, uint64_t value) { return copy_out(i, OPERAND_FIELD, &value, value_size(i)); }
 
-bool insn_write_value(struct cpu *cpu, uint64_t value)
+bool insn_read_memory(struct insn i, uint64_t *value)
 {
-    struct operand o = decode(OPERAND_FIELD);
-    if (!o.in_register)
-        return copy_out(cpu, &o, &value, value_size());
-    gpr_write(cpu, o.reg1, value);
-    return true;
-}
-
-bool insn_read_value(struct cpu *cpu, uint64_t *value)
-{
-    struct operand o = decode(OPERAND_FIELD);
     *value = 0;
-    if (!o.in_register)
-        return copy_in(cpu, &o, value, value_size());
-    *value = gpr_read(cpu, o.reg1);
-    return true;
+    return copy_in(i, OPERAND_FIELD, value, value_size(i));
 }
 
-uint64_t insn_type_operand(const struct cpu *cpu) { return gpr_read(cpu, operand_reg2(vmread(EXIT_INSTRUCTION_INFO))); }
-
-bool insn_read_descriptor(struct cpu *cpu, uint64_t descriptor[2])
+bool insn_read_descriptor(struct insn i, uint64_t descriptor[2])
 {
-    if (read_quickly(cpu, descriptor, 2))
-        return true;
-    struct operand o = decode(OPERAND_TYPED);
-    return copy_in(cpu, &o, descriptor, 16);
+    return read_quickly(i, descriptor, 2) || copy_in(i, OPERAND_TYPED, descriptor, 16);
 }

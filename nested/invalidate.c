@@ -38,19 +38,20 @@ void invalidate_ept(struct cpu *cpu)
         guest_fault(VECTOR_UD, NO_ERROR_CODE);
         return;
     }
-    uint64_t type = insn_type_operand(cpu), descriptor[2];
+    struct insn i = insn_of_l2(cpu);
+    uint64_t type = insn_reg2(i), descriptor[2];
     if (!ept_type_offered(type)) {
         insn_fail(cpu, VMERR_INVEPT_OPERAND);
         return;
     }
-    if (!insn_read_descriptor(cpu, descriptor))
+    if (!insn_read_descriptor(i, descriptor))
         return;
     if (type == INVEPT_SINGLE && !eptp_valid(descriptor[0])) {
         insn_fail(cpu, VMERR_INVEPT_OPERAND);
         return;
     }
     ept02_invept(&cpu->nested->ept02, (enum invept_type)type, descriptor[0]);
-    insn_succeed();
+    insn_succeed(cpu);
 }
 
 static bool vpid_type_offered(uint64_t type)
@@ -72,12 +73,13 @@ void invalidate_vpid(struct cpu *cpu)
         guest_fault(VECTOR_UD, NO_ERROR_CODE);
         return;
     }
-    uint64_t type = insn_type_operand(cpu), descriptor[2];
+    struct insn i = insn_of_l2(cpu);
+    uint64_t type = insn_reg2(i), descriptor[2];
     if (!vpid_type_offered(type)) {
         insn_fail(cpu, VMERR_INVEPT_OPERAND);
         return;
     }
-    if (!insn_read_descriptor(cpu, descriptor))
+    if (!insn_read_descriptor(i, descriptor))
         return;
     uint64_t vpid12 = descriptor[0];
     bool bad_vpid = (vpid12 >> 16) || (type != INVVPID_ALL && vpid12 == 0);
@@ -91,5 +93,5 @@ void invalidate_vpid(struct cpu *cpu)
         hw_invvpid(INVVPID_ALL, 0, 0);
     else if (!shared) /* the shared one is flushed at every entry */
         hw_invvpid((enum invvpid_type)type, vpid02, descriptor[1]);
-    insn_succeed();
+    insn_succeed(cpu);
 }

@@ -69,8 +69,8 @@ extern struct vmx_caps nested_caps; /* what is offered to the guest hypervisor *
 
 /* --- outcomes of a VMX instruction, for L2; vmcs01 is current ---
  * SDM 3, "Conventions" of "VMX Instruction Reference". Each skips the instruction. */
-void insn_succeed(void);
-void insn_fail_invalid(void);
+void insn_succeed(const struct cpu *cpu);
+void insn_fail_invalid(const struct cpu *cpu);
 /* VMfailValid if there is a current VMCS, else VMfailInvalid. */
 void insn_fail(struct cpu *cpu, enum vmx_error error);
 

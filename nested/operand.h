@@ -45,7 +45,11 @@ static inline uint64_t operand_flat_64(uint64_t info, const uint64_t gpr[GPR_COU
     return base + index;
 }
 
-/* The second operand alone: enum gpr. VMREAD, VMWRITE, INVEPT, INVVPID. */
+/* VMREAD, VMWRITE: the first operand is a register, and which (enum gpr). */
+static inline bool operand_is_register(uint64_t info) { return info >> 10 & 1; }
+static inline unsigned operand_reg1(uint64_t info) { return info >> 3 & 15; }
+
+/* The second operand: enum gpr. VMREAD, VMWRITE, INVEPT, INVVPID. */
 static inline unsigned operand_reg2(uint64_t info) { return info >> 28 & 15; }
 
 /* Decodes the VM-exit instruction information of an instruction of this form. Total: any value gives an operand. */

@@ -86,10 +86,11 @@ static void fail(struct vmcs12 *shadow, enum vmx_error error)
 
 static void emulate(struct cpu *cpu, struct nested_slot *slot, struct vmcs12 *shadow, bool write)
 {
-    uint64_t encoding = insn_field_operand(cpu), value = 0;
-    if (write && !insn_read_value(cpu, &value))
+    struct insn i = insn_of_l3(cpu);
+    uint64_t encoding = insn_reg2(i), value = 0;
+    if (write && !insn_read_value(i, &value))
         return;
-    int row = vmcs_field_find((uint32_t)encoding);
+    int row = vmcs_field_find(encoding);
     bool high = vmcs_encoding_high((uint32_t)encoding);
     if (row < 0 || !nested_caps.offered[vmcs_fields[row].cap] || (high && vmcs_fields[row].width != WIDTH_W64)) {
         fail(shadow, VMERR_UNSUPPORTED_FIELD);
@@ -106,7 +107,7 @@ static void emulate(struct cpu *cpu, struct nested_slot *slot, struct vmcs12 *sh
     if (!shadow->lent)
         vmcs12_lend(shadow);
     vmcs_load(cpu, &slot->v.vmcs02);
-    if (write || insn_write_value(cpu, high ? old >> 32 : old))
+    if (write || insn_write_value(i, high ? old >> 32 : old))
         set_flags(0);
 }
 
@@ -114,7 +115,8 @@ bool shadow_emulate(struct cpu *cpu, uint32_t reason)
 {
     struct nested_slot *slot = cpu->nested->current;
     bool write = reason == REASON_vmwrite;
-    if (wanted_by_l2(&slot->v, insn_field_operand(cpu), write))
+    struct insn i = insn_of_l3(cpu);
+    if (wanted_by_l2(&slot->v, insn_reg2(i), write))
         return false;
     gpa1_t region = gpa1(slot->v.soft[FIELD_VMCS_LINK_POINTER]);
     if (guest_cpl()) {

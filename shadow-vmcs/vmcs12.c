@@ -19,14 +19,16 @@ _Static_assert(sizeof(struct region) <= PAGE_SIZE, "a region is one page");
 #define LINK_POINTER_NONE (~0ull)
 
 static struct vmcs12_config config;
+static bool held[FIELD_COUNT]; /* rows that vmcs02 holds: stored there, and the processor has them */
 
-void vmcs12_configure(const struct vmcs12_config *c) { config = *c; }
-
-/* The processor has the field, so vmcs02 can hold it. */
-static bool in_vmcs02(enum vmcs_row row)
+void vmcs12_configure(const struct vmcs12_config *c)
 {
-    return vmcs_fields[row].store != STORE_SOFT && config.hw->offered[vmcs_fields[row].cap];
+    config = *c;
+    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++)
+        held[row] = vmcs_fields[row].store != STORE_SOFT && c->hw->offered[vmcs_fields[row].cap];
 }
+
+static bool in_vmcs02(enum vmcs_row row) { return held[row]; }
 
 static struct region *region_of(gpa1_t addr) { return gpa1_ptr(addr); }
 
@@ -106,7 +108,7 @@ static const uint64_t *info_override(const struct vmcs12 *v, enum vmcs_row row)
     return NULL;
 }
 
-uint64_t vmcs12_read(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row)
+static OUT_OF_LINE uint64_t read_slowly(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row)
 {
     bool shared = in_vmcs02(row);
     const uint64_t *override = info_override(v, row);
@@ -120,6 +122,17 @@ uint64_t vmcs12_read(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row)
         sync_entry_controls(v);
     uint64_t value = shared ? hw_vmread(vmcs_fields[row].encoding) : v->soft[row];
     back_to_vmcs01(cpu, v, was_lent);
+    return value;
+}
+
+uint64_t vmcs12_read(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row)
+{
+    bool usual = in_vmcs02(row) && !v->lent && !v->info_count; /* without hardware shadowing */
+    if (!usual)
+        return read_slowly(cpu, v, row);
+    hw_vmptrld(v->vmcs02.region);
+    uint64_t value = hw_vmread(vmcs_fields[row].encoding);
+    vmcs_load(cpu, &cpu->vmcs01);
     return value;
 }
 
