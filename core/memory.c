@@ -18,7 +18,7 @@ void machine_unlock(void) { __atomic_store_n(&machine_locked, 0, __ATOMIC_RELEAS
 
 void *hpa_ptr(hpa_t addr) { return (void *)addr.v; }
 
-static void *gpa1_ptr_by_map(uint64_t addr)
+static OUT_OF_LINE void *gpa1_ptr_by_map(uint64_t addr)
 {
     bool hidden = addr >= machine.hidden_start && addr < machine.hidden_end;
     if (!hidden && memmap_is_ram(&machine.memmap, addr))

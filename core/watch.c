@@ -5,7 +5,8 @@
  *
  * A CPU that has the page's translation cached as dirty sets no flag: after clearing one, all CPUs must invalidate before silence
  * means anything (machine.flush_epoch). Until then the page is "hot": reported whenever a client asks. The CPU that cleared it
- * invalidates before its guest runs again, so hot pages cost only while another CPU has not exited since.
+ * invalidates before its guest runs again, and so does one that starts, so hot pages cost only while another CPU that was running has not
+ * exited since.
  */
 #include "core/watch.h"
 
@@ -26,8 +27,9 @@ struct watch_page {
     uint64_t *leaf; /* NULL: free */
     uint64_t epoch; /* hot until every CPU has invalidated at this epoch */
     uint32_t refs, version;
-    uint16_t next;   /* with the same hash, index + 1 */
-    bool hot, lossy; /* lossy: another CPU may have written unheard while it was hot */
+    uint16_t next; /* with the same hash, index + 1 */
+    bool hot;
+    uint16_t hot_index; /* in hot_pages[] */
 };
 
 struct watch_client {
@@ -42,7 +44,9 @@ struct watch_log {
 
 static struct watch_page pages[PAGES];
 static uint16_t hash[HASH]; /* index + 1 */
-static unsigned page_count, hot_count, pages_end;
+static unsigned page_count, pages_end;
+static uint16_t hot_pages[PAGES]; /* indexes of those that are hot, in any order */
+static unsigned hot_count;
 static uint64_t ring[RING], ring_head;
 static struct watch_client clients[CLIENTS];
 static unsigned client_count;
@@ -106,15 +110,32 @@ static void tell(const struct watch_page *p)
     __atomic_store_n(&ring_head, ring_head + 1, __ATOMIC_RELEASE);
 }
 
-/* Clears the flag; the page is hot until all CPUs have invalidated. Locked. */
+static void heat(struct watch_page *p)
+{
+    if (p->hot)
+        return;
+    p->hot = true;
+    p->hot_index = (uint16_t)hot_count;
+    hot_pages[hot_count++] = (uint16_t)(p - pages);
+}
+
+static void unheat(struct watch_page *p)
+{
+    if (!p->hot)
+        return;
+    p->hot = false;
+    uint16_t last = hot_pages[--hot_count];
+    hot_pages[p->hot_index] = last;
+    pages[last].hot_index = p->hot_index;
+}
+
+/* Clears the flag; the page is hot until all other CPUs have invalidated. Locked. */
 static void arm(struct watch_page *p)
 {
     __atomic_and_fetch(p->leaf, ~dirty_bit(), __ATOMIC_ACQ_REL);
     p->epoch = __atomic_add_fetch(&machine.flush_epoch, 1, __ATOMIC_ACQ_REL);
-    p->lossy = others_run();
-    if (!p->hot)
-        hot_count++;
-    p->hot = true;
+    if (others_run())
+        heat(p);
 }
 
 static void written(struct watch_page *p)
@@ -141,26 +162,21 @@ static void drain_log(struct watch_log *log)
     }
 }
 
-/* A hot page is told again, once more when it has settled, if anything could have been missed. Locked. */
+/* A hot page is told again, once more when it has settled. Locked. */
 static void cool_page(struct watch_page *p)
 {
     bool is_settled = settled(p);
-    if (p->lossy) {
-        p->version++;
-        p->version += p->version == 0;
-        tell(p);
-    }
-    if (is_settled) {
-        p->hot = false;
-        hot_count--;
-    }
+    p->version++;
+    p->version += p->version == 0;
+    tell(p);
+    if (is_settled)
+        unheat(p);
 }
 
 static void cool(void)
 {
-    for (unsigned i = 0; hot_count && i < pages_end; i++)
-        if (pages[i].leaf && pages[i].hot)
-            cool_page(&pages[i]);
+    for (unsigned i = hot_count; i-- > 0;) /* from the end: the one that takes a cooled one's place was asked already */
+        cool_page(&pages[hot_pages[i]]);
 }
 
 static void drain(void)
@@ -219,7 +235,7 @@ static void unreference(struct watch_page *p)
     if (--p->refs)
         return;
     __atomic_or_fetch(p->leaf, dirty_bit(), __ATOMIC_RELAXED);
-    hot_count -= p->hot;
+    unheat(p);
     uint16_t self = (uint16_t)(p - pages + 1), *link = bucket_of(p->gpa);
     while (*link != self)
         link = &pages[*link - 1].next;
@@ -316,8 +332,7 @@ uint32_t watch_page_version(struct watch_page *page)
         cool_page(page);
     if (leaf_dirty(page))
         written(page);
-    /* Hot, but nobody else could have written: it cools before this CPU's guest runs again. */
-    uint32_t version = page->hot && page->lossy ? 0 : page->version;
+    uint32_t version = page->hot ? 0 : page->version;
     unlock();
     return version;
 }

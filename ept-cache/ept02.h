@@ -132,6 +132,13 @@ struct ept02_root *ept02_root_get(struct ept02 *ept, uint64_t eptp12);
 /* Whether a root that was got earlier, when it had this serial, still serves the same EPTP. */
 static inline bool ept02_root_valid(const struct ept02_root *root, uint32_t serial) { return root->serial == serial; }
 
+/* Whether the root used last is for exactly this EPTP. */
+static inline bool ept02_is_recent(const struct ept02 *ept, uint64_t eptp12)
+{
+    const struct ept02_root *recent = &ept->roots[ept->recent_root];
+    return recent->used && recent->eptp12 == eptp12;
+}
+
 /*
  * The nested guest took an EPT violation at addr; qualification is the processor's. The processor has invalidated what it
  * had cached for addr, and the guest hypervisor may rely on that as well: SDM 3, "Operations that Invalidate Cached Mappings".

@@ -25,9 +25,9 @@ static bool coalesced_revalidate(struct ept02 *ept, struct ept_table *t)
 }
 
 /* A table that has become another altogether, perhaps neighbouring pages: true if one large page stands for it now. */
-static bool replaced_revalidate(struct ept02 *ept, struct ept_table *t)
+static bool replaced_revalidate(struct ept02 *ept, struct ept_table *t, const volatile uint64_t *entries12)
 {
-    bool large_page = table_entries12(t)[0] != table_slots(t)[0] && table_coalesce_later(ept, t, EPT_ENTRIES / 2);
+    bool large_page = entries12[0] != table_slots(t)[0] && table_coalesce_later(ept, t, EPT_ENTRIES / 2);
     ept->counters.rewritten += large_page;
     return large_page;
 }
@@ -36,9 +36,10 @@ static void page_table_revalidate(struct ept02 *ept, struct ept_table *t)
 {
     unsigned last = 0;
     uint64_t written = ept->written;
-    if (t->flags & TABLE_COALESCED ? coalesced_revalidate(ept, t) : replaced_revalidate(ept, t))
+    const volatile uint64_t *entries12 = table_entries12(t);
+    if (t->flags & TABLE_COALESCED ? coalesced_revalidate(ept, t) : replaced_revalidate(ept, t, entries12))
         return;
-    bool changed = table_compare(ept, t, &last);
+    bool changed = table_compare(ept, t, entries12, &last);
     written = ept->written - written;
     ept->counters.rewritten += written;
     if (changed && (t->flags & TABLE_COALESCED))

@@ -39,7 +39,8 @@ struct sync {
 static uint64_t pattern_learn(struct ept02 *ept, struct pattern *pattern, uint64_t entry12)
 {
     uint64_t entry = leaf_compose(ept, entry12, 1);
-    uint64_t reach = ept->view.window.size < WRITABLE_REGION ? ept->view.window.size : WRITABLE_REGION;
+    const struct ept01_window *window = ept01_window(&ept->view, entry12 & EPT_ADDR_MASK);
+    uint64_t reach = window && window->size < WRITABLE_REGION ? window->size : WRITABLE_REGION;
     /* An entry that gives nothing: only the very same one gives nothing again. */
     pattern->mask = entry ? EPT_LOW_MASK | SLOT_COALESCED | (EPT_ADDR_MASK & ~(reach - 1)) : ~0ull;
     pattern->value = entry12 & pattern->mask;
@@ -217,9 +218,8 @@ static bool entries_sync(struct ept02 *ept, const struct ept_table *t, unsigned 
     return sync_end(ept, t, &sync);
 }
 
-bool table_compare(struct ept02 *ept, struct ept_table *t, unsigned *last)
+bool table_compare(struct ept02 *ept, struct ept_table *t, const volatile uint64_t *entries12, unsigned *last)
 {
-    const volatile uint64_t *entries12 = table_entries12(t);
     volatile uint64_t *slots = table_slots(t);
     unsigned first = entries_differ(entries12, slots, 0);
     if (first == EPT_ENTRIES)

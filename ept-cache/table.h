@@ -160,10 +160,10 @@ unsigned entries_differ(const volatile uint64_t *a, const volatile uint64_t *b, 
  */
 bool table_sync(struct ept02 *ept, struct ept_table *t, unsigned from, unsigned to);
 /*
- * The same for those entries of a page table that differ from their originals, which t has (not TABLE_SPLIT). *last: the
- * last of them.
+ * The same for those entries of a page table that differ from their originals, entries12 (t is not TABLE_SPLIT). *last:
+ * the last of them.
  */
-bool table_compare(struct ept02 *ept, struct ept_table *t, unsigned *last);
+bool table_compare(struct ept02 *ept, struct ept_table *t, const volatile uint64_t *entries12, unsigned *last);
 
 /* coalesce.c */
 /* One (or another) large page instead of the table if the entries of the original agree: true then. */

@@ -32,7 +32,8 @@ void ept12_walk(const struct ept_rules *rules, gpa1_t root, gpa2_t addr, struct 
 
 void ept01_view_reset(struct ept01_view *view)
 {
-    view->window.size = 0;
+    for (unsigned i = 0; i < EPT01_WINDOWS; i++)
+        view->windows[i].size = 0;
     view->next_type = 0;
     for (unsigned i = 0; i < EPT01_TYPES; i++)
         view->types[i].leaf.size = 0;
@@ -50,6 +51,9 @@ static const uint8_t *type_low(struct ept01_view *view, const struct ept_leaf *l
         if (view->types[i].leaf.size && leaf_alike(&view->types[i].leaf, leaf))
             return view->types[i].low;
     unsigned i = view->next_type++ % EPT01_TYPES;
+    for (unsigned k = 0; k < EPT01_WINDOWS; k++)
+        if (view->windows[k].low == view->types[i].low)
+            view->windows[k].size = 0;
     view->types[i].leaf = *leaf;
     for (unsigned low = 0; low < EPT_LOW_VALUES; low++)
         view->types[i].low[low] = (uint8_t)ept_compose_low(&view->rules, low, leaf, view->hw_exec_only);
@@ -61,11 +65,12 @@ const struct ept01_window *ept01_window_miss(struct ept01_view *view, uint64_t a
     struct ept_leaf leaf = ept01_lookup(view->root, gpa1(addr));
     if (leaf.size == 0)
         return NULL;
-    view->window.base = align_down(addr, leaf.size);
-    view->window.size = leaf.size;
-    view->window.delta = leaf.base - view->window.base;
-    view->window.low = type_low(view, &leaf);
-    return &view->window;
+    struct ept01_window *window = &view->windows[addr / EPT01_WINDOW_STEP % EPT01_WINDOWS];
+    window->base = align_down(addr, leaf.size);
+    window->size = leaf.size;
+    window->delta = leaf.base - window->base;
+    window->low = type_low(view, &leaf);
+    return window;
 }
 
 bool ept01_uniform(struct ept01_view *view, uint64_t base, uint64_t size)

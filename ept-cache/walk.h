@@ -1,6 +1,6 @@
 /*
  * The two walks behind composition: ept12, which lies in the guest hypervisor's memory and may change or be nonsense at
- * any time (each entry is read once and judged), and ept01, remembered as a window: the last page found and what it does
+ * any time (each entry is read once and judged), and ept01, remembered in windows: pages found lately and what they do
  * to every combination of access and memory type. Pure.
  */
 #ifndef STRATA_EPT_WALK_H
@@ -26,8 +26,10 @@ void ept12_walk(const struct ept_rules *rules, gpa1_t root, gpa2_t addr, struct 
 static inline const volatile uint64_t *ept12_entries(const volatile void *page) { return page; }
 
 #define EPT01_TYPES 4
+#define EPT01_WINDOWS 8
+#define EPT01_WINDOW_STEP (2 * MIB) /* addresses so far apart use windows of their own */
 
-/* Around the address asked for last: ept01's page, and what to do to an ept12 leaf that leads into it. */
+/* A page of ept01, and what to do to an ept12 leaf that leads into it. */
 struct ept01_window {
     uint64_t base,
         size;       /* of the guest hypervisor's guest-physical memory; size is a power of 2, or 0 = nothing known */
@@ -40,7 +42,7 @@ struct ept01_view {
     hpa_t root;
     bool hw_exec_only;
     struct ept_rules rules;
-    struct ept01_window window;
+    struct ept01_window windows[EPT01_WINDOWS]; /* found lately */
     unsigned next_type;
     struct {
         struct ept_leaf leaf;
@@ -55,7 +57,8 @@ void ept01_view_reset(struct ept01_view *view);
 const struct ept01_window *ept01_window_miss(struct ept01_view *view, uint64_t addr);
 static inline const struct ept01_window *ept01_window(struct ept01_view *view, uint64_t addr)
 {
-    return addr - view->window.base < view->window.size ? &view->window : ept01_window_miss(view, addr);
+    const struct ept01_window *window = &view->windows[addr / EPT01_WINDOW_STEP % EPT01_WINDOWS];
+    return addr - window->base < window->size ? window : ept01_window_miss(view, addr);
 }
 
 /*

@@ -67,32 +67,54 @@ static bool linear_quickly(struct insn i, uint64_t *linear)
     return (uint64_t)((int64_t)(address << 16) >> 16) == address;
 }
 
+/* What page_quickly expects of each entry. */
+struct usual {
+    uint64_t mask, value;
+    uint64_t linear;
+};
+
+/* The entry of a paging structure for the address, one level down from `above`. False: it is not a usual one. */
+static inline __attribute__((always_inline)) bool entry_quickly(const struct usual *usual, uint64_t above, int shift,
+                                                                uint64_t *entry)
+{
+    const uint64_t *table = gpa1_ptr(gpa1(above & PTE_ADDRESS_MAX));
+    *entry = __atomic_load_n(&table[usual->linear >> shift & 511], __ATOMIC_RELAXED);
+    return (*entry & usual->mask) == usual->value;
+}
+
+/* The byte in the page of 2^shift bytes that entry maps; NULL: the entry has reserved bits set. */
+static const uint8_t *byte_quickly(uint64_t entry, int shift, uint64_t linear)
+{
+    uint64_t in_page = BIT(shift) - 1;
+    if (entry & PTE_ADDRESS_MAX & in_page & ~PTE_LARGE_PAT)
+        return NULL;
+    return gpa1_ptr(gpa1((entry & PTE_ADDRESS_MAX & ~in_page) + (linear & in_page)));
+}
+
 /*
  * The page of a read with four levels of paging, when nothing about it is special: every entry present and accessed, not a user page
  * under SMAP, without reserved bits. NULL: the general walk decides. SDM 3, "4-Level Paging".
  */
 static const uint8_t *page_quickly(uint64_t linear)
 {
-    const uint64_t wanted = PTE_PRESENT | PTE_ACCESSED;
-    uint64_t cr4 = vmread(GUEST_CR4);
+    const uint64_t value = PTE_PRESENT | PTE_ACCESSED;
+    uint64_t cr4 = vmread(GUEST_CR4), entry;
     if (cr4 & CR4_LA57)
         return NULL;
     const uint64_t reserved_address = ~(BIT(nested_caps.maxphyaddr) - 1) & PTE_ADDRESS_MAX;
-    const uint64_t unwanted = (cr4 & CR4_SMAP ? PTE_USER : 0) | reserved_address;
-    uint64_t entry = vmread(GUEST_CR3);
-    for (int shift = 39; shift >= PAGE_SHIFT; shift -= 9) {
-        const uint64_t *table = gpa1_ptr(gpa1(entry & PTE_ADDRESS_MAX));
-        entry = __atomic_load_n(&table[linear >> shift & 511], __ATOMIC_RELAXED);
-        if ((entry & (wanted | unwanted)) != wanted)
-            return NULL;
-        if (shift < 39 && shift > PAGE_SHIFT && (entry & PTE_LARGE)) {
-            uint64_t in_page = BIT(shift) - 1;
-            bool reserved = entry & PTE_ADDRESS_MAX & in_page & ~PTE_LARGE_PAT;
-            return reserved ? NULL : gpa1_ptr(gpa1((entry & PTE_ADDRESS_MAX & ~in_page) + (linear & in_page)));
-        }
-        if (shift == 39 && (entry & PTE_LARGE)) /* reserved in a PML4 entry */
-            return NULL;
-    }
+    const struct usual usual = { value | reserved_address | (cr4 & CR4_SMAP ? PTE_USER : 0), value, linear };
+    if (!entry_quickly(&usual, vmread(GUEST_CR3), 39, &entry) || (entry & PTE_LARGE)) /* reserved there */
+        return NULL;
+    if (!entry_quickly(&usual, entry, 30, &entry))
+        return NULL;
+    if (entry & PTE_LARGE)
+        return byte_quickly(entry, 30, linear);
+    if (!entry_quickly(&usual, entry, 21, &entry))
+        return NULL;
+    if (entry & PTE_LARGE)
+        return byte_quickly(entry, 21, linear);
+    if (!entry_quickly(&usual, entry, PAGE_SHIFT, &entry))
+        return NULL;
     return gpa1_ptr(gpa1((entry & PTE_ADDRESS_MAX) + (linear & (PAGE_SIZE - 1))));
 }
 
@@ -102,9 +124,10 @@ static bool read_quickly(struct insn i, uint64_t *data, unsigned words)
     uint64_t linear;
     if (i.cpu->in_nested || !linear_quickly(i, &linear) || (linear & (PAGE_SIZE - 1)) > PAGE_SIZE - 8 * words)
         return false;
-    const uint8_t *from = page_quickly(linear);
+    typedef uint64_t __attribute__((aligned(1), may_alias)) word;
+    const volatile word *from = (const volatile word *)page_quickly(linear);
     for (unsigned k = 0; from && k < words; k++)
-        memcpy(&data[k], from + 8 * k, sizeof(*data));
+        data[k] = from[k];
     return from;
 }
 

@@ -46,11 +46,13 @@ void invalidate_ept(struct cpu *cpu)
     }
     if (!insn_read_descriptor(i, descriptor))
         return;
-    if (type == INVEPT_SINGLE && !eptp_valid(descriptor[0])) {
+    struct ept02 *ept02 = &cpu->nested->ept02;
+    /* One that a nested guest was entered with is known to be valid. */
+    if (type == INVEPT_SINGLE && !ept02_is_recent(ept02, descriptor[0]) && !eptp_valid(descriptor[0])) {
         insn_fail(cpu, VMERR_INVEPT_OPERAND);
         return;
     }
-    ept02_invept(&cpu->nested->ept02, (enum invept_type)type, descriptor[0]);
+    ept02_invept(ept02, (enum invept_type)type, descriptor[0]);
     insn_succeed(cpu);
 }
 

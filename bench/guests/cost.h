@@ -24,6 +24,8 @@ void item_print(const char *item, const char *counters); /* counters: a JSON obj
 void item_skip(const char *item, const char *why);
 /* True if the word `name=` on the command line is missing or lists this item by its first word (before the dot). */
 bool item_wanted(const char *item);
+/* True if the word `trace=` is this item. */
+bool item_traced(const char *item);
 
 extern volatile bool trace_now; /* the next run is to be traced: from one magic break to the next (bench/trace) */
 #define MAGIC_BREAK() asm volatile("xchg %%bx,%%bx" : : : "memory")

@@ -11,7 +11,7 @@
  */
 #include "cost.h"
 
-enum { TURNS = 4, SIZE_MAX_MIB = 4096 };
+enum { TURNS = 8, SIZE_MAX_MIB = 4096 };
 #define MAPPED_AT (8 * GIB)
 extern u64 boot_tables[];
 static u64 *directories, *tables; /* of the guest hypervisor; page tables one after the other */
@@ -73,10 +73,14 @@ static u64 turn_do(enum kind kind, u32 turn, u64 at[4])
 {
     struct inv context = { worker.nest->ept->eptp, 0 };
     change(kind, turn);
+    if (trace_now)
+        MAGIC_BREAK();
     at[0] = rdtsc();
     if (kind != NONE)
         asm volatile("invept %0,%1" : : "m"(context), "r"(1ul) : "memory", "cc");
     at[1] = rdtsc();
+    if (trace_now)
+        MAGIC_BREAK();
     worker_do(job_nothing);
     at[2] = rdtsc();
     worker_do(job_touch_all);
@@ -91,9 +95,12 @@ static void kind_run(u32 mib, enum kind kind)
     char name[60];
     for (u32 turn = 0; turn < TURNS; turn++)
         turn_do(kind, turn, at[turn]);
+    format(name, sizeof name, "invept.%u.%s.%s", mib, kind_names[kind], parts[0]);
     strata_begin();
     u64 unused[4];
+    trace_now = item_traced(name);
     turn_do(kind, 0, unused);
+    trace_now = false;
     strata_end(1);
     for (u32 part = 0; part < COUNT(parts); part++) {
         for (u32 turn = 0; turn < TURNS; turn++)

@@ -49,11 +49,16 @@ bool item_wanted(const char *item)
     return !list;
 }
 
-void item_run(const char *item, void (*run)(u32 count))
+bool item_traced(const char *item)
 {
     const char *traced = option("trace");
+    return traced && memcmp(traced, item, strlen(item)) == 0 && (traced[strlen(item)] & ~' ') == 0;
+}
+
+void item_run(const char *item, void (*run)(u32 count))
+{
     run(WARM_UP);
-    if (traced && memcmp(traced, item, strlen(item)) == 0 && (traced[strlen(item)] & ~' ') == 0) {
+    if (item_traced(item)) {
         trace_now = true;
         run(0);
         trace_now = false;
