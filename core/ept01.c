@@ -75,6 +75,8 @@ static bool chunk_single(const struct ept01 *e, int level, uint64_t base, struct
         *entry = table_link(e->junk_table);
         return true;
     }
+    if (e->config.small && level > LEVEL_PT && base < e->config.top)
+        return false;
     if (visibility != VISIBLE || level > LEVEL_PDPT || (level == LEVEL_PDPT && !e->config.pages_1g))
         return false;
     if (!type_uniform(e, base, ept_span(level), range) && level > LEVEL_PT)

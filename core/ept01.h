@@ -21,6 +21,7 @@
 struct ept01_config {
     uint8_t maxphyaddr;  /* physical-address width in bits */
     bool pages_1g;       /* the processor has 1-GiB EPT pages */
+    bool small;          /* only 4-KiB pages below top */
     bool accessed_dirty; /* use accessed and dirty flags: the processor has them */
     uint64_t top;        /* bytes from 0 to map at once: all RAM. Rounded up to GiB, at least 4 GiB. */
     struct memmap_range hidden[EPT01_HIDDEN_MAX]; /* multiples of 4 KiB, apart; unused ones are 0 */

@@ -108,10 +108,18 @@ static void find_cpus(void)
         }
 }
 
+/* For all CPUs together. Page tables of 4-KiB pages take more. */
+static uint64_t shared_size(void)
+{
+    uint64_t small = machine.options.ept01 == EPT01_4K ? machine.ram_end / EPT_ENTRIES : 0;
+    return SHARED_SIZE + align_up(small, PAGE_2M);
+}
+
 /* Chooses the memory that becomes Strata's and hides it from the guest's map. */
 static void place(const void *info)
 {
-    uint64_t size = IMAGE_SIZE + SHARED_SIZE + found_cpus.count * CPU_SIZE;
+    machine.ram_end = memmap_ram_end(&machine.memmap);
+    uint64_t size = IMAGE_SIZE + shared_size() + found_cpus.count * CPU_SIZE;
     struct memmap_range avoid[MAX_BOOT_MODULES + 2] = {
         { MIB, (uint64_t)image_load + (uint64_t)(image_end - image_start) },
         { (uint64_t)info, (uint64_t)info + multiboot2_total_size(info) },
@@ -120,9 +128,9 @@ static void place(const void *info)
         avoid[2 + i] = (struct memmap_range){ boot.module[i].start, boot.module[i].end };
     machine.hidden_start = memmap_place(&machine.memmap, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
     if (!machine.hidden_start)
-        refuse("no free memory below 4 GiB for Strata (8 MiB and 2 MiB a CPU in one piece)");
+        refuse("no free memory below 4 GiB for Strata (8 MiB and 2 MiB a CPU in one piece; with ept01=4k 2 MiB a GiB "
+               "more)");
     machine.hidden_end = machine.hidden_start + size;
-    machine.ram_end = memmap_ram_end(&machine.memmap);
     if (!memmap_hide(&machine.memmap, machine.hidden_start, size))
         refuse("the memory map has too many entries");
     memory_find_plain();
@@ -133,7 +141,7 @@ static void move(void)
 {
     hpa_t image = hpa(machine.hidden_start);
     uint64_t shared = align_up(nested_shared_size(), PAGE_SIZE);
-    pool_add(&machine.pool, hpa(machine.hidden_start + IMAGE_SIZE + shared), SHARED_SIZE - shared);
+    pool_add(&machine.pool, hpa(machine.hidden_start + IMAGE_SIZE + shared), shared_size() - shared);
     uint64_t mapped = machine.ram_end > BOOT_MAP_END ? align_up(machine.ram_end, PAGE_1G) : BOOT_MAP_END;
     machine.cr3 = paging_build(&machine.pool, image, mapped, machine.has_1g_pages);
     if (!machine.cr3)
@@ -145,7 +153,7 @@ static void move(void)
 static void make_cpus(void)
 {
     for (unsigned i = 0; i < found_cpus.count; i++) {
-        uint64_t start = machine.hidden_start + IMAGE_SIZE + SHARED_SIZE + i * CPU_SIZE;
+        uint64_t start = machine.hidden_start + IMAGE_SIZE + shared_size() + i * CPU_SIZE;
         struct cpu *cpu = hpa_ptr(hpa(start));
         uint64_t nested = align_up(sizeof(*cpu), PAGE_SIZE), own = nested + align_up(nested_cpu_size(), PAGE_SIZE);
         memset(cpu, 0, own);
@@ -181,6 +189,7 @@ static void make_guest_view(void)
     struct ept01_config config = {
         .maxphyaddr = machine.hw.maxphyaddr,
         .pages_1g = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_1G,
+        .small = machine.options.ept01 == EPT01_4K,
         .accessed_dirty = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_AD,
         .hidden = { { machine.hidden_start, machine.hidden_end } },
         .junk = machine.junk,

@@ -9,6 +9,7 @@
 #include "core/types.h"
 
 enum option_switch { OPTION_OFF = 0, OPTION_ON = 1 };
+enum option_ept01 { EPT01_LARGE, EPT01_4K };
 enum option_lapic { LAPIC_NATIVE, LAPIC_TRAP };
 
 #define BOOT_NEXT_DRIVE (-1) /* boot the drive behind the one that Strata came from */
@@ -21,9 +22,10 @@ struct options {
     int shadow;   /* enum option_switch: hardware VMCS shadowing */
     int large;    /* enum option_switch: large pages in ept02 */
     int coalesce; /* enum option_switch: small neighbours of ept12 become one large page */
-    int history;  /* enum option_switch: map again what was touched before INVEPT */
+    int history;  /* enum option_switch: what was touched stays mapped through INVEPT */
     int prefill;  /* enum option_switch: map what the guest hypervisor has just handled */
     int x2apic;   /* enum option_switch: x2APIC and APIC virtualization offered */
+    int ept01;    /* enum option_ept01: pages of ept01 where there is RAM */
     int lapic;    /* enum option_lapic */
     int boot;     /* BIOS drive number, or BOOT_NEXT_DRIVE */
     int log;      /* enum log_level: the least urgent level that is printed */

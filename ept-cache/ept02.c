@@ -167,14 +167,19 @@ void ept02_prefill(struct ept02 *ept, struct ept02_root *root, gpa2_t addr)
     ept02_flush_due(ept);
 }
 
+void root_empty(struct ept02 *ept, const struct ept02_root *root)
+{
+    for (unsigned slot = 0; slot < EPT_ENTRIES; slot++)
+        slot_clear(ept, table_at(ept, root->table), slot);
+}
+
 void ept02_ept01_changed(struct ept02 *ept)
 {
     ept01_view_reset(&ept->view);
     for (unsigned i = 0; i < EPT02_ROOTS; i++) {
         if (!ept->roots[i].used)
             continue;
-        for (unsigned slot = 0; slot < EPT_ENTRIES; slot++)
-            slot_clear(ept, table_at(ept, ept->roots[i].table), slot);
+        root_empty(ept, &ept->roots[i]);
         ept02_flush(ept, BIT(i));
     }
 }

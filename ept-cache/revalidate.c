@@ -216,6 +216,14 @@ static void written_collect(struct ept02 *ept)
     } while (count == WRITTEN_BATCH);
 }
 
+/* Without history nothing is kept: what is touched again is mapped again. */
+static void roots_empty(struct ept02 *ept, uint64_t scope)
+{
+    for (unsigned i = 0; i < EPT02_ROOTS; i++)
+        if (ept->roots[i].used && (scope & BIT(i)))
+            root_empty(ept, &ept->roots[i]);
+}
+
 void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12)
 {
     uint64_t scope = ~0ull;
@@ -225,6 +233,8 @@ void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12)
         scope = root ? BIT(root->index) : 0;
     }
     written_collect(ept);
+    if (!ept->config.history)
+        roots_empty(ept, scope);
     for (uint64_t roots = ept->dirty_roots & scope; roots; roots &= roots - 1)
         root_revalidate(ept, &ept->roots[__builtin_ctzll(roots)]);
     uint64_t due = (ept->flush_later & scope) | ept->flush_now;

@@ -125,6 +125,8 @@ static inline bool memory_spare(const struct ept02 *ept) { return ept->pool->fre
 /* evict.c: gives something up that is not on ept->path nor belongs to ept->busy_root's PML4. False: there is nothing. */
 enum reclaim { RECLAIM_SPARE, RECLAIM_PAGE, RECLAIM_TABLE };
 bool table_reclaim(struct ept02 *ept, enum reclaim what);
+/* Takes everything out of a root's tables. */
+void root_empty(struct ept02 *ept, const struct ept02_root *root);
 /* The root of an EPTP, NULL if there is none. */
 struct ept02_root *ept02_root_find(struct ept02 *ept, uint64_t eptp12);
 /* Gives up a root with all its tables. */

@@ -54,6 +54,23 @@ static void test_budget(void **state)
     }
 }
 
+/* ept01=4k: RAM in pages of 4 KiB, the rest as before. */
+static void test_small(void **state)
+{
+    (void)state;
+    struct ept01_config config = { .pages_1g = true, .small = true, .top = GIB };
+    config.hidden[0] = (struct memmap_range){ 0x3e7ff000, 0x3f7ff000 };
+    model_mtrr_firmware(&model.mtrr);
+    assert_true(model_start(config, 1000));
+    for (uint64_t addr = 0; addr < 4 * GIB; addr += PAGE_2M) {
+        uint64_t size = ept01_lookup(model.ept01.root, gpa1(addr)).size;
+        if (addr < GIB ? size != PAGE_SIZE : size < PAGE_2M)
+            fail_msg("%llx is mapped by a page of %llx", (unsigned long long)addr, (unsigned long long)size);
+    }
+    assert_in_range(model.pool.total - model.pool.free_count, 504, 520);
+    model_assert_all();
+}
+
 static void protect(uint64_t page, uint32_t perm)
 {
     bool possible = page < model.ept01.eager_end && !model_hidden(page);
@@ -416,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_matches_model),
         cmocka_unit_test(test_eptp),
         cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_small),
         cmocka_unit_test(test_protect),
         cmocka_unit_test(test_retype),
         cmocka_unit_test(test_retype_is_bounded),

@@ -39,6 +39,7 @@ static const struct options standard = {
     .history = 1,
     .prefill = 1,
     .x2apic = 1,
+    .ept01 = EPT01_LARGE,
     .lapic = LAPIC_NATIVE,
     .boot = BOOT_NEXT_DRIVE,
     .log = LOG_INFO,
@@ -69,6 +70,7 @@ static void test_each_value(void **state)
         { "large=off", offsetof(struct options, large), 0 },       { "coalesce=off", offsetof(struct options, coalesce), 0 },
         { "history=off", offsetof(struct options, history), 0 },   { "prefill=off", offsetof(struct options, prefill), 0 },
         { "x2apic=off", offsetof(struct options, x2apic), 0 },     { "lapic=trap", offsetof(struct options, lapic), LAPIC_TRAP },
+        { "ept01=4k", offsetof(struct options, ept01), EPT01_4K },
         { "lapic=native", offsetof(struct options, lapic), LAPIC_NATIVE },
         { "boot=hd0", offsetof(struct options, boot), 0x80 },      { "boot=hd1", offsetof(struct options, boot), 0x81 },
         { "boot=hd127", offsetof(struct options, boot), 0xff },    { "log=error", offsetof(struct options, log), LOG_ERROR },
@@ -92,6 +94,7 @@ static void test_order(void **state)
     (void)state;
     struct options xmhf = standard;
     xmhf.shadow = xmhf.large = xmhf.coalesce = xmhf.history = xmhf.prefill = xmhf.x2apic = 0;
+    xmhf.ept01 = EPT01_4K;
     xmhf.lapic = LAPIC_TRAP;
     struct options got = parse("strata compat=xmhf");
     assert_options(got, xmhf);
@@ -113,7 +116,8 @@ static void test_bad_values(void **state)
     static const struct { const char *word, *mentions; } cases[] = {
         { "shadow=maybe", "off|on" },   { "shadow=", "off|on" },        { "shadow=o", "off|on" },
         { "shadow=onn", "off|on" },     { "shadow=off|on", "off|on" },  { "lapic=trapp", "native|trap" },
-        { "compat=kvm", "xmhf" },       { "boot=hd", "hd0..hd127" },    { "boot=hd128", "hd0" },
+        { "compat=kvm", "xmhf" },       { "ept01=2m", "large|4k" },
+              { "boot=hd", "hd0..hd127" },    { "boot=hd128", "hd0" },
         { "boot=sda", "hd0" },          { "boot=hd1x", "hd0" },         { "boot=hd99999999999999999999", "hd0" },
         { "log=", "error|warn|info|debug" }, { "serial=0", "port" },    { "serial=fff9", "port" },
         { "serial=com1", "port" },      { "serial=0x", "port" },        { "serial=-1", "port" },
@@ -133,8 +137,8 @@ static void test_bad_values(void **state)
 static void test_unknown_names(void **state)
 {
     (void)state;
-    static const char *const names[] = { "shadow", "large",  "coalesce", "history", "prefill", "x2apic",
-                                         "lapic",  "compat", "boot",     "log",     "serial" };
+    static const char *const names[] = { "shadow", "large", "coalesce", "history", "prefill", "x2apic",
+                                         "ept01",  "lapic", "compat",   "boot",    "log",     "serial" };
     struct options got = parse("strata quiet nosuch=1 =x SHADOW=off");
     assert_options(got, standard);
     assert_int_equal(complaints, 4);
