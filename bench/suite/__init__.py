@@ -30,7 +30,8 @@ def _checked(module):
 
 
 def _boot_options(args):
-    return {"reference": args.reference, "kernel": args.kernel}
+    return {"reference": args.reference, "kernel": args.kernel,
+            **({"arch": args.arch} if args.arch != "amd64" else {})}
 
 
 SCENARIOS = {
