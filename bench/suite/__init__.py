@@ -29,6 +29,10 @@ def _checked(module):
     return adjust
 
 
+def _exit_cost_options(args):
+    return {"items": args.items, "invept": args.invept, **({"traced": args.trace} if args.trace else {})}
+
+
 def _boot_options(args):
     return {"reference": args.reference, "kernel": args.kernel,
             **({"arch": args.arch} if args.arch != "amd64" else {})}
@@ -36,7 +40,7 @@ def _boot_options(args):
 
 SCENARIOS = {
     "exit-cost": Scenario(exit_cost.run, _checked(exit_cost),
-                          lambda a: {"items": a.items, "invept": a.invept}, 1, 1, 512),
+                          _exit_cost_options, 1, 1, 512),
     "grub-keyboard": Scenario(keyboard.run, _checked(keyboard), lambda a: {"presses": a.presses},
                               2, 1, 256),
     "linux-boot": Scenario(linux_boot.run, _checked(linux_boot), _boot_options, 2, 2, 1024),

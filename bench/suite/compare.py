@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from .export import number
 from .result import ResultError, values
 
+ADDS_ONLY = ("traced",)  # a scenario's options that add metrics and change none
 MUST_AGREE = ("levels", "smp", "cpu", "memory_mib", "ips", "scenario")
 
 
@@ -98,7 +99,7 @@ def _comparable(a, b, names):
         raise ResultError(f"different scenarios: {names[0]} is {a['scenario']}, "
                           f"{names[1]} is {b['scenario']}")
     for key in MUST_AGREE:
-        if a["setup"][key] != b["setup"][key]:
+        if _significant(a["setup"][key]) != _significant(b["setup"][key]):
             raise ResultError(f"different setup: {key} is {a['setup'][key]!r} in {names[0]}, "
                               f"{b['setup'][key]!r} in {names[1]}")
     for one, name in zip((a, b), names):
@@ -107,6 +108,10 @@ def _comparable(a, b, names):
             raise ResultError(f"{name} is not complete: {problems[0]}")
         if not one["runs"][0]["metrics"]:
             raise ResultError(f"{name} has no metrics")
+
+
+def _significant(value):
+    return {k: v for k, v in value.items() if k not in ADDS_ONLY} if isinstance(value, dict) else value
 
 
 def _numbers(result, name):

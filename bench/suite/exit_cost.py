@@ -12,27 +12,20 @@ tick = 1 instruction; an instruction that exits counts as executed). With one CP
 
 import json
 import re
-import subprocess
 
-from machine import MachineError, bochs, image
+from machine import MachineError, bochs
+from . import guest, trace
 from .result import Run, count_rows, metric
-from .setup import TOP
 
 NAME = "exit-cost"
-GUEST = TOP / "build/bench/exit-cost.elf"
 LINE = re.compile(r"bench-json: (\{.*\})\s*$")
 FAILED = re.compile(r"^(FAIL .*|note lib\..*|strata\[L\d+\] \d+: (?:panic|refused): .*)$")
 END = "bench-end: exit-cost"
 
 
-def prepare():
-    subprocess.run(["make", "-s", "-C", TOP, "-f", "bench/guests/guests.mk", GUEST.relative_to(TOP)],
-                   check=True)
-
-
-def run(setup, out_dir, progress, items="", invept=""):
+def run(setup, out_dir, progress, items="", invept="", traced=""):
     """One measurement: a Run whose metrics hold both runs and their difference."""
-    prepare()
+    guest.build()
     above = _boot(setup, out_dir / f"levels-{setup.levels}", progress, items, invept)
     if not setup.levels or above.problem:
         return above
@@ -49,6 +42,9 @@ def run(setup, out_dir, progress, items="", invept=""):
             stem = name[:-len(".ticks")]
             above.metrics[stem + ".ticks-below"] = less
             above.metrics[stem + ".added"] = metric(one["value"] - less["value"], one["unit"])
+    for item in filter(None, traced.split(",")):
+        progress.phase(f"tracing {item}")
+        above.metrics.update(trace.metrics(item, trace.record(setup, out_dir / "trace", item)))
     return above
 
 
@@ -63,11 +59,7 @@ def _one_level_less(setup):
 def _boot(setup, out_dir, progress, items, invept):
     out_dir.mkdir(parents=True, exist_ok=True)
     disks = setup.strata_disks(out_dir)
-    words = [f"items={items}"] if items else []
-    words += [f"invept={invept}"] if invept else []
-    disk = out_dir / "exit-cost.img"
-    image.grub_disk(disk, {"/boot/guest.elf": GUEST},
-                    " ".join(["multiboot2 /boot/guest.elf", *words]) + "\nboot")
+    disk = guest.disk(out_dir / "exit-cost.img", {"items": items, "invept": invept})
     seen = _Watch(setup, progress)
     verdict = bochs.run(setup.machine(disks + [disk]), out_dir, seen.feed, seen.tick,
                         setup.limit_s, setup.stall_s)
@@ -109,8 +101,9 @@ class _Watch:
         if "skipped" in item:
             return
         samples = item["samples"]
-        self.metrics[f"{name}.ticks"] = metric(sorted(samples)[len(samples) // 2], item["unit"],
-                                               samples=samples)
+        batch = item.get("batch", 1)
+        self.metrics[f"{name}.ticks"] = metric(_per(sorted(samples)[len(samples) // 2], batch), item["unit"],
+                                               samples=samples, batch=batch)
         for level, counters in item.get("counters", {}).items():
             self.counters += count_rows(name, int(level[1:]), counters, item["per"])
             exits = sum(n for c, n in counters.items() if c.startswith("exit."))

@@ -45,6 +45,16 @@ class Emulator(unittest.TestCase):
                     run["metrics"] = {n: m for n, m in run["metrics"].items() if m["exact"]}
                 self.assertEqual(runs[0], runs[1])
 
+    def test_calibration(self):
+        """Where each instruction is one tick, so is each constant; a round trip is the guest hypervisor's own 16."""
+        out = self.folder / "model.json"
+        done = subprocess.run([TOP / "bench/calibrate", "--bochs", "--out", out], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        made = json.loads(out.read_text())["constants"]
+        for name in ("vmread", "vmwrite", "vmptrld", "vmclear", "invept", "invvpid"):
+            self.assertAlmostEqual(made[name]["low"], 1, delta=0.2, msg=name)
+        self.assertAlmostEqual(made["round_trip"]["low"], 16, delta=1)
+
     def test_history_off_is_named(self):
         words = ["exit-cost", "--items", "invept", "--invept", "64"]
         good = self.run_bench("good", *words)
