@@ -73,6 +73,15 @@ def find_kernel(path=None, arch="amd64"):
     return kernel
 
 
+def release(kernel):
+    """The version that a bzImage says of itself, for example "6.1.0-50-amd64"."""
+    with open(kernel, "rb") as f:
+        f.seek(0x20E)
+        place = int.from_bytes(f.read(2), "little")
+        f.seek(0x200 + place)
+        return f.read(256).partition(b"\0")[0].decode("ascii", "replace").partition(" ")[0]
+
+
 def build_initramfs(out, strata_stat=None, extra=None, arch="amd64"):
     """Write the initramfs OUT (a compressed newc archive).
 

@@ -107,7 +107,8 @@ class Watch:
         stage = words.get("stage")
         if stage:
             self.guest_stages.add(stage)
-            self.stage(f"{self._linux}: {stage}", int(ticks, 0) if ticks else None)
+            # QEMU's own emulation reads MSR 10h as 0: no stamp.
+            self.stage(f"{self._linux}: {stage}", ticks and int(ticks, 0) or None)
 
     def _fatal(self, text):
         self.errors.append(text)

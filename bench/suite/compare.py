@@ -74,6 +74,10 @@ def notes(a, b):
         yield f"options differ: {a['setup']['options']} / {b['setup']['options']}"
     if a["machine"] != b["machine"]:
         yield f"emulators differ: {a['machine']['version']} / {b['machine']['version']}"
+    if a["setup"].get("guest", {}) != b["setup"].get("guest", {}):
+        yield f"guests differ: {a['setup'].get('guest')} / {b['setup'].get('guest')}"
+    if a["host"]["cpu"] != b["host"]["cpu"] and a["machine"]["kind"] != "bochs":
+        yield f"processors differ: {a['host']['cpu']} / {b['host']['cpu']}"
     if added(a, b):
         yield f"new, not compared: {', '.join(added(a, b)[:8])}"
 
@@ -95,6 +99,9 @@ def table(found, everything=False, limit=60):
 
 
 def _comparable(a, b, names):
+    if a["machine"]["kind"] != b["machine"]["kind"]:
+        raise ResultError(f"different machines: {names[0]} is of {a['machine']['kind']}, "
+                          f"{names[1]} of {b['machine']['kind']}")
     if a["scenario"] != b["scenario"]:
         raise ResultError(f"different scenarios: {names[0]} is {a['scenario']}, "
                           f"{names[1]} is {b['scenario']}")

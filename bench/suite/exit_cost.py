@@ -13,9 +13,9 @@ tick = 1 instruction; an instruction that exits counts as executed). With one CP
 import json
 import re
 
-from machine import MachineError, bochs
+from machine import MachineError
 from . import guest, trace
-from .result import Run, count_rows, metric
+from .result import Run, count_rows, l0_rows, metric
 
 NAME = "exit-cost"
 LINE = re.compile(r"bench-json: (\{.*\})\s*$")
@@ -61,8 +61,7 @@ def _boot(setup, out_dir, progress, items, invept):
     disks = setup.strata_disks(out_dir)
     disk = guest.disk(out_dir / "exit-cost.img", {"items": items, "invept": invept})
     seen = _Watch(setup, progress)
-    verdict = bochs.run(setup.machine(disks + [disk]), out_dir, seen.feed, seen.tick,
-                        setup.limit_s, setup.stall_s)
+    verdict = setup.run(disks + [disk], out_dir, seen.feed, seen.tick)
     return seen.result(verdict)
 
 
@@ -115,7 +114,7 @@ class _Watch:
             problem = f"{verdict.ended}: {verdict.detail}".rstrip(": ")
         if not problem and not self.metrics:
             problem = "the guest measured nothing"
-        return Run(problem, self.metrics, self.counters, verdict.ticks, verdict.wall_s,
+        return Run(problem, self.metrics, self.counters + l0_rows(verdict), verdict.ticks, verdict.wall_s,
                    verdict.last_lines() if problem else [])
 
 

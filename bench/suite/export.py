@@ -33,7 +33,7 @@ def markdown(result, only_metrics=True):
 
 
 def number(value):
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.10g}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.10g}"
 
 
 def where(result):

@@ -14,8 +14,8 @@ import re
 import subprocess
 import sys
 
-from machine import MachineError, bochs, hook, linux, watch
-from .result import Run, count_rows, metric
+from machine import MachineError, hook, linux, watch
+from .result import Run, count_rows, l0_rows, metric
 from .setup import TOP
 
 NAME = "linux-boot"
@@ -25,6 +25,11 @@ PHASES = {hook.MARKER: "grub", 1: "kernel", 2: "user"}  # which end with these m
 REFERENCED = ("to-init", "to-shutdown", "linux-alone", "kernel-to-init")
 STORM_INVEPTS = 1000  # fewer say nothing about the cost of one
 STRATA_MIB, LINUX_MIB = 32, 160
+
+
+def guest(kernel=None, arch="amd64", **_options):
+    """What the result says of what runs in the machine."""
+    return {"kernel": linux.release(linux.find_kernel(kernel, arch))}
 
 
 def check(setup):
@@ -45,12 +50,12 @@ def storm(setup):
     return changed
 
 
-def run(setup, out_dir, progress, reference=False, kernel=None, arch="amd64", guest=""):
-    one = _boot(setup, out_dir / f"levels-{setup.levels}", progress, kernel, arch, guest)
+def run(setup, out_dir, progress, reference=False, kernel=None, arch="amd64", words=""):
+    one = _boot(setup, out_dir / f"levels-{setup.levels}", progress, kernel, arch, words)
     if not reference or not setup.levels or one.problem:
         return one
     bare = type(setup)(**{**vars(setup), "levels": 0, "level_options": {}})
-    other = _boot(bare, out_dir / "bare", progress, kernel, arch, guest)
+    other = _boot(bare, out_dir / "bare", progress, kernel, arch, words)
     one.wall_s += other.wall_s
     if other.problem:
         one.problem, one.last_lines = f"bare machine: {other.problem}", other.last_lines
@@ -62,7 +67,7 @@ def run(setup, out_dir, progress, reference=False, kernel=None, arch="amd64", gu
     return one
 
 
-def _boot(setup, out_dir, progress, kernel, arch, guest):
+def _boot(setup, out_dir, progress, kernel, arch, words):
     out_dir.mkdir(parents=True, exist_ok=True)
     strata_stat = linux.ARCHES[arch].strata_stat.relative_to(TOP)
     if subprocess.run(["make", "-s", "-C", TOP, strata_stat], stdout=sys.stderr).returncode:
@@ -70,14 +75,13 @@ def _boot(setup, out_dir, progress, kernel, arch, guest):
     disks = setup.strata_disks(out_dir)
     initrd, disk = out_dir / "initrd.gz", out_dir / "linux.img"
     linux.build_initramfs(initrd, arch=arch)
-    linux.boot_disk(disk, linux.find_kernel(kernel, arch), initrd, linux.command_line(setup.ips, guest))
+    linux.boot_disk(disk, linux.find_kernel(kernel, arch), initrd, linux.command_line(setup.emulated_ips, words))
     progress.phase(f"{setup.levels} levels: GRUB")
     seen = watch.Watch(setup.levels, progress)
-    verdict = bochs.run(setup.machine(disks + [disk]), out_dir, seen.feed, seen.tick,
-                        setup.limit_s, setup.stall_s)
+    verdict = setup.run(disks + [disk], out_dir, seen.feed, seen.tick)
     problem = _problem(setup, seen, verdict)
     metrics = _metrics(setup, seen, verdict)
-    counters = _counters(seen)
+    counters = _counters(seen) + l0_rows(verdict)
     metrics.update(_derived(seen))
     return Run(problem, metrics, counters, verdict.ticks, verdict.wall_s,
                verdict.last_lines() if problem else [])
@@ -102,7 +106,7 @@ def _metrics(setup, seen, verdict):
             level, name = stage.name.split(": ", 1) if ": " in stage.name else ("", stage.name)
             key = {"Linux": f"to-{name}"}.get(level.partition(" ")[2], f"{level}: {name}")
             found[key.replace(" ", "-")] = metric(stage.ticks, "ticks")
-    if verdict.ended == "power-off":
+    if verdict.ended == "power-off" and verdict.ticks is not None:
         found["total"] = metric(verdict.ticks, "ticks")
     found.update(_phases(seen, {n[len("to-"):]: m["value"] for n, m in found.items() if n.startswith("to-")}))
     handed_over = _handed_over(setup, found, verdict)
@@ -114,13 +118,13 @@ def _metrics(setup, seen, verdict):
 
 def _phases(seen, at):
     """The time between the stages, printing counters left out where a stamp is there for it."""
-    if not {"grub-boot", "kernel", "init", "shutdown"} <= at.keys() or "after" not in seen.guest:
-        return {}  # the run did not come so far
-    kernel_runs = int(seen.guest["after"], 0)
-    return {"grub-boot-to-kernel": metric(at["kernel"] - at["grub-boot"], "ticks"),
-            "kernel-to-init": metric(at["init"] - kernel_runs, "ticks"),
-            "init-to-shutdown": metric(at["shutdown"] - at["init"], "ticks"),
-            "grub-boot-to-shutdown": metric(at["shutdown"] - at["grub-boot"], "ticks")}
+    runs = int(seen.guest["after"], 0) if "after" in seen.guest else None
+    spans = {"grub-boot-to-kernel": (at.get("grub-boot"), at.get("kernel")),
+             "kernel-to-init": (runs, at.get("init")),
+             "init-to-shutdown": (at.get("init"), at.get("shutdown")),
+             "grub-boot-to-shutdown": (at.get("grub-boot"), at.get("shutdown"))}
+    # Where a run ended early, or GRUB has no clock, what is there.
+    return {name: metric(end - begin, "ticks") for name, (begin, end) in spans.items() if None not in (begin, end)}
 
 
 def _handed_over(setup, found, verdict):

@@ -12,7 +12,7 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "bench"))
 sys.dont_write_bytecode = True
 
-from machine import MachineError, bochs, hook, linux, watch  # noqa: E402
+from machine import MachineError, hook, linux, process, watch  # noqa: E402
 from suite import exit_cost, keyboard, linux_boot, setup, trace  # noqa: E402
 
 
@@ -28,7 +28,7 @@ class Silent:
 
 
 def verdict(ended="matched", detail=""):
-    return bochs.Verdict(ended, detail, 5, 1.0, Path("/dev/null"), Path("/dev/null"))
+    return process.Verdict(ended, detail, 5, 1.0, Path("/dev/null"), Path("/dev/null"))
 
 
 class Options(unittest.TestCase):
@@ -58,7 +58,7 @@ class Options(unittest.TestCase):
     def test_bad_requests_end_with_2(self):
         for words in (["exit-cost", "--levels", "9"], ["exit-cost", "--runs", "0"],
                       ["exit-cost", "--cpu", "z80"], ["exit-cost", "--set", "nonsense"],
-                      ["invept-storm", "--levels", "1"], ["exit-cost", "--set-level", "3:a=b"]):
+                      ["invept-storm", "--levels", "1"], ["grub-keyboard-outside"], ["exit-cost", "--set-level", "3:a=b"]):
             done = subprocess.run([TOP / "bench/run", *words, "--out", "/dev/null"],
                                   capture_output=True, text=True)
             self.assertEqual(done.returncode, 2, words)
