@@ -36,9 +36,13 @@ def number(value):
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.10g}"
 
 
+def plural(count, word):
+    return f"{count} {word}" + ("" if count == 1 else "s")
+
+
 def where(result):
     s, m = result["setup"], result["machine"]
     options = "; ".join(f"{level}: {o}" for level, o in s["options"].items() if o)
     commit = (result["source"]["commit"] or "no commit")[:10]
     return (f"{commit}{' (changed)' if result['source']['changed'] else ''}, {m['version']} "
-            f"{s['cpu']}, {s['levels']} levels, {s['smp']} CPUs" + (f", {options}" if options else ""))
+            f"{s['cpu']}, {plural(s['levels'], 'level')}, {plural(s['smp'], 'CPU')}" + (f", {options}" if options else ""))
