@@ -1,11 +1,12 @@
 """With the emulator (EMULATOR=1): two runs are the same to the last tick, and an injected regression is named.
 
-About two minutes; Bochs runs one after the other.
+About four minutes; Bochs runs one after the other.
 """
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -58,24 +59,37 @@ class Emulator(unittest.TestCase):
     def test_history_off_is_named(self):
         words = ["exit-cost", "--items", "invept", "--invept", "64"]
         good = self.run_bench("good", *words)
-        bad = self.run_bench("bad", *words, "--set", "history=off,coalesce=off")
+        bad = self.run_bench("bad", *words, "--set", "history=off")
         done = self.compare(good, bad)
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
-        self.assertRegex(done.stdout, r"invept\.64\.")
+        self.assertIn("first: invept.64.return.touch", done.stderr)
+        self.assertIn("history=off", done.stdout)
+
+    def build_changed(self, name, old, new):
+        """A Strata of this tree with one text in one file changed."""
+        tree = self.folder / "tree"
+        for folder in ("core", "shadow-vmcs", "ept-cache", "x2apic", "nested", "bench", "tests"):
+            shutil.copytree(TOP / folder, tree / folder)
+        shutil.copy(TOP / "Makefile", tree)
+        path = tree / name
+        text = path.read_text()
+        self.assertEqual(text.count(old), 1, f"{name} does not have {old!r} once any more")
+        path.write_text(text.replace(old, new))
+        done = subprocess.run(["make", "-s", "-C", tree, "-j2", "build/strata.elf"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+        return tree / "build/strata.elf"
 
     def test_one_exit_more_per_cpuid_is_named(self):
-        """A Strata below that is built to do one thing more per CPUID: here, one level more does."""
-        words = ["exit-cost", "--items", "guest"]
-        good = json.loads(self.run_bench("good", *words).read_text())
-        worse = json.loads(json.dumps(good))
-        for row in worse["runs"][0]["counters"]:
-            if row["phase"] == "guest.cpuid" and row.get("reason") == "cpuid":
-                row["count"] += row["per"]
-        bad = self.folder / "worse.json"
-        bad.write_text(json.dumps(worse))
-        done = self.compare(self.folder / "good.json", bad)
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("guest.cpuid: L2 cpuid", done.stderr)
+        """A Strata that executes CPUID twice where once is enough: above another one each is an exit."""
+        once = "struct cpuid_regs r = hw_cpuid(leaf, subleaf);"
+        worse = self.build_changed("core/cpuid.c", once, f"hw_cpuid(leaf, subleaf);\n    {once}")
+        words = ["exit-cost", "--levels", "2", "--items", "guest"]
+        good, bad = self.run_bench("good", *words), self.run_bench("bad", *words, "--strata", worse)
+        done = self.compare(good, bad)
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.assertIn("first: guest.cpuid", done.stderr)
+        self.assertRegex(done.stdout, r"\| guest\.cpuid: L2 cpuid, handled by L1 \| \d+ \| \d+ \| \+32 \|")
+        self.assertNotIn("guest.cpuid-answered: ", done.stdout)  # no counter of what does not ask the processor
 
     def test_hang_is_reported(self):
         """A guest that says nothing for too long: ended, marked, its last lines shown, Bochs gone."""
