@@ -91,6 +91,14 @@ class Emulator(unittest.TestCase):
         self.assertRegex(done.stdout, r"\| guest\.cpuid: L2 cpuid, handled by L1 \| \d+ \| \d+ \| \+32 \|")
         self.assertNotIn("guest.cpuid-answered: ", done.stdout)  # no counter of what does not ask the processor
 
+    @unittest.skipUnless((TOP / ".git").exists(), "not a git clone")
+    def test_pull_request(self):
+        """Two revisions, built and measured; the same one has nothing to say."""
+        done = subprocess.run([TOP / "bench/pull-request", "HEAD", "HEAD"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+        self.assertIn("Nothing grew by more than 1 %", done.stdout)
+        self.assertIn("are unchanged", done.stdout)
+
     def test_hang_is_reported(self):
         """A guest that says nothing for too long: ended, marked, its last lines shown, Bochs gone."""
         out = self.run_bench("hang", "exit-cost", "--items", "invept", "--limit", "6", status=1)
