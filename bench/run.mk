@@ -36,7 +36,7 @@ include bench/guests/guests.mk
 
 .PHONY: bench bench-test bench-setup
 bench-setup:
-	@bench/setup.sh --for bench
+	@bench/setup.sh --for bench $(if $(ARCH),--arch $(call shell_word,$(ARCH)))
 
 # JOBS emulators side by side.
 bench: bench-setup ## run the short set of benchmarks and compare it with bench/baseline (JOBS=2)

@@ -12,14 +12,16 @@ tick = 1 instruction; an instruction that exits counts as executed). With one CP
 
 import json
 import re
+import time
 
-from machine import MachineError
+from machine import MachineError, watch
 from . import guest, trace
 from .result import Run, count_rows, l0_rows, metric
 
 NAME = "exit-cost"
 LINE = re.compile(r"bench-json: (\{.*\})\s*$")
-FAILED = re.compile(r"^(FAIL .*|note lib\..*|strata\[L\d+\] \d+: (?:panic|refused): .*)$")
+FAILED = re.compile(r"^(FAIL .*|note lib\..*)$")
+OVER = re.compile(r"strata\[L\d+\] \d+: (?:panic|refused): .*")
 END = "bench-end: exit-cost"
 
 
@@ -69,7 +71,7 @@ class _Watch:
     """Takes the guest's lines as they come, so that a run that hangs keeps what it had."""
 
     def __init__(self, setup, progress):
-        self._partial, self._ended = b"", False
+        self._partial, self._ended, self._over_since = b"", False, None
         self._progress, self._levels = progress, setup.levels
         self.metrics, self.counters, self.errors = {}, [], []
 
@@ -81,7 +83,9 @@ class _Watch:
         return self._ended
 
     def tick(self):
+        """True when nothing more can come: a Strata gave up, and silence since."""
         self._progress.tick()
+        return self._over_since is not None and time.monotonic() - self._over_since > watch.SETTLE_S
 
     def _line(self, text):
         found = LINE.search(text)
@@ -92,6 +96,9 @@ class _Watch:
                 self.errors.append(f"unreadable line {text[:120]!r}: {error!r}")
         elif FAILED.match(text):
             self.errors.append(text)
+        elif OVER.search(text):
+            self.errors.append(OVER.search(text).group())
+            self._over_since = time.monotonic()
         self._ended = self._ended or text.startswith(END)
 
     def _item(self, item):

@@ -44,5 +44,6 @@ def where(result):
     s, m = result["setup"], result["machine"]
     options = "; ".join(f"{level}: {o}" for level, o in s["options"].items() if o)
     commit = (result["source"]["commit"] or "no commit")[:10]
+    processor = s["cpu"] if m["kind"] == "bochs" else f"{s['cpu']} ({result['host']['cpu']})"
     return (f"{commit}{' (changed)' if result['source']['changed'] else ''}, {m['version']} "
-            f"{s['cpu']}, {plural(s['levels'], 'level')}, {plural(s['smp'], 'CPU')}" + (f", {options}" if options else ""))
+            f"{processor}, {plural(s['levels'], 'level')}, {plural(s['smp'], 'CPU')}" + (f", {options}" if options else ""))

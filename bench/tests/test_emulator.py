@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -106,6 +107,35 @@ class Emulator(unittest.TestCase):
         self.assertFalse(kept["complete"])
         self.assertTrue(re.match("out of time|stalled", kept["runs"][0]["problem"]), kept["runs"][0]["problem"])
         self.assertTrue(kept["runs"][0]["last_lines"])
+        self.assertEqual(self.left_running(), [])
+
+    def test_crash_is_reported(self):
+        """A Strata that panics in the middle: ended at once, and what was measured before is kept."""
+        start = "void cpuid_emulate(struct cpu *cpu)\n{\n"
+        broken = self.build_changed("core/cpuid.c", start, f"""{start}    static unsigned count;
+    if (cpu->regs[GPR_RAX] == 0 && ++count == 60)
+        panic("injected");
+""")
+        began = time.monotonic()
+        out = self.run_bench("crash", "exit-cost", "--items", "guest", "--strata", broken, status=1)
+        self.assertLess(time.monotonic() - began, 60, "waited for a machine that has stopped")
+        kept = json.loads(out.read_text())
+        self.assertFalse(kept["complete"])
+        self.assertRegex(kept["runs"][0]["problem"], "panic: .*injected")
+        self.assertIn("guest.empty.ticks", kept["runs"][0]["metrics"])
+        self.assertTrue(any("injected" in line for line in kept["runs"][0]["last_lines"]))
+        self.assertEqual(self.left_running(), [])
+
+    def left_running(self):
+        """Command lines of processes that work in this test's folder."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(process / "cwd").startswith(str(self.folder)):
+                    found.append((process / "cmdline").read_text())
+            except OSError:
+                continue
+        return found
 
 
 if __name__ == "__main__":

@@ -93,6 +93,16 @@ class ExitCost(unittest.TestCase):
                            b"bench-end: exit-cost\r\n")
         self.assertIn("unexpected fault", one.problem)
 
+    def test_a_strata_that_gives_up_ends_the_run(self):
+        seen = exit_cost._Watch(setup.Setup(), Silent())
+        seen.feed(self.line() + b"strata[L1] 99: panic: \"ept02\" at ept02.c:70\r\n")
+        self.assertFalse(seen.tick())  # more may be said
+        seen._over_since -= watch.SETTLE_S + 1
+        self.assertTrue(seen.tick())
+        one = seen.result(verdict())
+        self.assertIn("panic", one.problem)
+        self.assertIn("nested.cpuid.ticks", one.metrics)
+
     def test_garbled_line(self):
         one = self.watched(b"bench-json: {\"item\":}\r\nbench-end: exit-cost\r\n")
         self.assertIn("unreadable", one.problem)
