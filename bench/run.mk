@@ -1,5 +1,5 @@
 # The runner's targets: setup, run, and the guest's program strata-stat; the benchmarks: bench, bench-test.
-# Variables of `make run`: LEVELS SMP CPU KERNEL INITRD INTERACTIVE OPTIONS GUEST MEMORY.
+# Variables of `make run`: LEVELS SMP CPU ARCH KERNEL INITRD INTERACTIVE OPTIONS GUEST MEMORY.
 # GUEST=kvm: the guest hypervisor is Linux with KVM (tests/linux/kvm-init has the words that may follow).
 # Included by the top Makefile; touches nothing outside build/.
 
@@ -12,6 +12,7 @@ RUN_ARGUMENTS = \
     $(if $(LEVELS),--levels $(call shell_word,$(LEVELS))) \
     $(if $(SMP),--smp $(call shell_word,$(SMP))) \
     $(if $(CPU),--cpu $(call shell_word,$(CPU))) \
+    $(if $(ARCH),--arch $(call shell_word,$(ARCH))) \
     $(if $(KERNEL),--kernel $(call shell_word,$(KERNEL))) \
     $(if $(INITRD),--initrd $(call shell_word,$(INITRD))) \
     $(if $(MEMORY),--memory $(call shell_word,$(MEMORY))) \
@@ -20,22 +21,22 @@ RUN_ARGUMENTS = \
     $(if $(filter-out 0 no,$(INTERACTIVE)),--interactive)
 
 setup: ## install what is missing from Debian's packages
-	@bench/setup.sh --for $(if $(filter kvm,$(firstword $(GUEST))),kvm,run)
+	@bench/setup.sh --for $(if $(filter kvm,$(firstword $(GUEST))),kvm,run) $(if $(ARCH),--arch $(call shell_word,$(ARCH)))
 
 # A make of its own after setup: on a fresh machine it is setup that brings the compiler.
-run: setup ## boot Linux under Strata under Strata (LEVELS=2 SMP=2 CPU=model KERNEL= INITRD= INTERACTIVE=1 OPTIONS= GUEST=words|kvm)
-	@$(MAKE) --no-print-directory $(if $(filter 0,$(LEVELS)),,build/strata.elf) build/strata-stat
+run: setup ## boot Linux under Strata under Strata (LEVELS=2 SMP=2 CPU=model ARCH=amd64|i386 KERNEL= INITRD= INTERACTIVE=1 OPTIONS= GUEST=words|kvm)
+	@$(MAKE) --no-print-directory $(if $(filter 0,$(LEVELS)),,build/strata.elf) build/strata-stat$(if $(filter i386,$(ARCH)),-i386)
 	@bench/boot $(RUN_ARGUMENTS)
 
-build/strata-stat: tests/linux/strata-stat.c
+build/strata-stat build/strata-stat-i386: tests/linux/strata-stat.c
 	@mkdir -p $(@D)
-	gcc -std=c11 -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes -Werror -Os -static -s -o $@ $<
+	gcc $(if $(filter %-i386,$@),-m32) -std=c11 -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes -Werror -Os -static -s -o $@ $<
 
 include bench/guests/guests.mk
 
 .PHONY: bench bench-test bench-setup
 bench-setup:
-	@bench/setup.sh --for bench
+	@bench/setup.sh --for bench $(if $(ARCH),--arch $(call shell_word,$(ARCH)))
 
 # JOBS emulators side by side.
 bench: bench-setup ## run the short set of benchmarks and compare it with bench/baseline (JOBS=2)

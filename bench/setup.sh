@@ -1,20 +1,35 @@
 #!/bin/sh
 # Sets this machine up for Strata: installs what is missing from Debian's own
 # packages and unpacks Debian's cloud kernel (not installed) into build/cache/.
+# With --arch i386 also Debian's 686-pae kernel and busybox, into build/cache/i386/;
+# dpkg then knows the architecture i386 (apt fetches no package of one it does not know).
 # Asks nothing; says one line per missing package; a second call only checks.
 # Must never touch anything but Debian packages and build/cache/.
 #
-# usage: bench/setup.sh [--for run|test|kvm|bench]
+# usage: bench/setup.sh [--for run|test|kvm|bench|perf] [--arch amd64|i386]
 # shellcheck disable=SC2086  # lists of words on purpose
 set -eu
 
+usage() {
+    echo "usage: $0 [--for run|test|kvm|bench|perf] [--arch amd64|i386]" >&2
+    exit 2
+}
+
 purpose=run
-case "${1-}" in
-"") ;;
---for) purpose=${2-} ;;
---for=*) purpose=${1#--for=} ;;
-*) purpose= ;;
-esac
+arch=amd64
+while [ $# -gt 0 ]; do
+    case $1 in
+    --for=*) purpose=${1#*=} ;;
+    --arch=*) arch=${1#*=} ;;
+    --for | --arch)
+        [ $# -gt 1 ] || usage
+        [ "$1" = --for ] && purpose=$2 || arch=$2
+        shift
+        ;;
+    *) usage ;;
+    esac
+    shift
+done
 
 # libc6-dev, because gcc only recommends it and recommendations are left out.
 run_packages="gcc libc6-dev make python3 grub-pc-bin grub-common mtools bochs bochsbios
@@ -24,17 +39,23 @@ test_packages="libcmocka-dev clang libclang-rt-14-dev gcc-multilib cppcheck
 # GUEST=kvm: what L2's disk is filled with. QEMU itself is only run inside the emulator.
 kvm_packages="qemu-system-x86"
 bench_packages="python3-jsonschema python3-matplotlib"
-kernel_package=linux-image-cloud-amd64
+# Another machine than Bochs: QEMU with KVM, and its counters.
+perf_packages="qemu-system-x86 linux-perf python3-jsonschema"
+# strata-stat for i386. gcc-multilib only recommends the 32-bit C library.
+i386_packages="gcc-multilib libc6-dev-i386"
 
 case $purpose in
 run) packages=$run_packages ;;
 test) packages="$run_packages $test_packages" ;;
 kvm) packages="$run_packages $kvm_packages" ;;
 bench) packages="$run_packages $bench_packages" ;;
-*)
-    echo "usage: $0 [--for run|test|kvm|bench]" >&2
-    exit 2
-    ;;
+perf) packages="$run_packages $perf_packages" ;;
+*) usage ;;
+esac
+case $arch in
+amd64) ;;
+i386) packages="$packages $i386_packages" ;;
+*) usage ;;
 esac
 
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -88,37 +109,57 @@ install_packages() {
 
 # The meta package depends on exactly one real image; its name has the version.
 real_kernel_package() {
-    apt-cache depends --no-recommends --no-suggests "$kernel_package" 2>/dev/null |
-        sed -n 's/^ *Depends: *\(linux-image-[^ ]*\)$/\1/p' | head -n 1
+    apt-cache depends --no-recommends --no-suggests "$1" 2>/dev/null |
+        sed -n 's/^ *Depends: *<\{0,1\}\(linux-image-[^ >]*\)>\{0,1\}$/\1/p' | head -n 1
 }
 
-download_kernel() {
-    real=$(real_kernel_package)
-    [ -n "$real" ] || return 1
-    rm -rf "$cache/download"
+# Unpacks Debian package $1 into the directory $2; $3 is its name in messages.
+unpack() {
+    rm -rf "$cache/download" "$2"
     mkdir -p "$cache/download"
     (cd "$cache/download" &&
-        logged apt-get -q -o APT::Sandbox::User="$(id -un)" download "$real")
+        logged apt-get -q -o APT::Sandbox::User="$(id -un)" download "$1") || return 1
+    logged dpkg -x "$cache"/download/*.deb "$2" || die "cannot unpack $3, see $log"
+    rm -rf "$cache/download"
+    echo "setup: unpacked $3"
 }
 
-# build/cache/vmlinuz is the stamp: it appears last, and all at once.
-fetch_kernel() {
-    [ ! -s "$cache/vmlinuz" ] || return 0
-    echo "setup: missing kernel $kernel_package (unpacked into build/cache, not installed)"
-    if ! download_kernel; then
-        [ -z "$cannot_install" ] || die "cannot download $kernel_package: $cannot_install"
+# fetch FILE DIRECTORY PACKAGE INSIDE: FILE becomes a copy of what INSIDE (a pattern) names in
+# the package, which stays unpacked in DIRECTORY. FILE is the stamp: it appears last, and all at once.
+fetch() {
+    [ ! -s "$1" ] || return 0
+    echo "setup: missing $3 (unpacked into build/cache, not installed)"
+    if ! unpack_real "$3" "$2"; then
+        [ -z "$cannot_install" ] || die "cannot download $3: $cannot_install"
         refresh_lists
-        download_kernel || die "cannot download $kernel_package, see $log"
+        unpack_real "$3" "$2" || die "cannot download $3, see $log"
     fi
-    rm -rf "$cache/kernel"
-    logged dpkg -x "$cache"/download/*.deb "$cache/kernel" ||
-        die "cannot unpack $real, see $log"
-    rm -rf "$cache/download"
-    set -- "$cache"/kernel/boot/vmlinuz-*
-    [ -s "$1" ] || die "$real holds no /boot/vmlinuz-*"
-    cp "$1" "$cache/vmlinuz.new"
-    mv "$cache/vmlinuz.new" "$cache/vmlinuz"
-    echo "setup: unpacked $real"
+    file=$1 package=$3
+    set -- "$2"/$4
+    [ -s "$1" ] || die "$package holds no ${1#"$cache"/}"
+    cp "$1" "$file.new"
+    mv "$file.new" "$file"
+}
+
+unpack_real() {
+    real=$1
+    case $1 in
+    linux-image-*)
+        real=$(real_kernel_package "$1")
+        [ -n "$real" ] || return 1
+        ;;
+    esac
+    unpack "$real" "$2" "$real"
+}
+
+know_i386() {
+    case " $(dpkg --print-foreign-architectures | tr '\n' ' ')" in
+    *" i386 "*) return 0 ;;
+    esac
+    echo "setup: missing architecture i386 in dpkg"
+    [ -z "$cannot_install" ] || die "$cannot_install; as root: dpkg --add-architecture i386"
+    logged $as_root dpkg --add-architecture i386 || die "dpkg --add-architecture i386 failed, see $log"
+    refresh_lists
 }
 
 as_root=
@@ -136,4 +177,10 @@ mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9 # two makes at once: the second waits and finds all done
 install_packages
-fetch_kernel
+fetch "$cache/vmlinuz" "$cache/kernel" linux-image-cloud-amd64 'boot/vmlinuz-*'
+if [ $arch = i386 ] && ! { [ -s "$cache/i386/vmlinuz" ] && [ -s "$cache/i386/busybox" ]; }; then
+    know_i386
+    mkdir -p "$cache/i386"
+    fetch "$cache/i386/vmlinuz" "$cache/i386/kernel" linux-image-686-pae:i386 'boot/vmlinuz-*'
+    fetch "$cache/i386/busybox" "$cache/i386/busybox-package" busybox-static:i386 'bin/busybox'
+fi

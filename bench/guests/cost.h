@@ -5,7 +5,8 @@
  * One line per item on the serial port:
  *   bench-json: {"item":"nested.cpuid","unit":"ticks","samples":[...],"per":32,"counters":{"L1":{"exit.l3.cpuid":32}}}
  * samples are ticks from just before to just after, the pair of RDTSCs included (item "empty" says what that is);
- * counters are the differences over `per` round trips, less what starting and stopping the guest and reading cost.
+ * counters are the differences over `per` round trips, less what starting and stopping the guest and reading cost;
+ * "batch" says how many repetitions one sample holds, where that is not one.
  */
 #ifndef BENCH_COST_H
 #define BENCH_COST_H
@@ -16,6 +17,7 @@ enum { SAMPLES_MAX = 64, WARM_UP = 8, REPEATS = 32 };
 /* ---- measure.c: samples and lines ---- */
 struct samples {
     u32 count;
+    u32 batch; /* repetitions in one sample; 0: one */
     u64 ticks[SAMPLES_MAX];
 };
 extern struct samples samples; /* of the item being measured; the nested guest fills it, too */
@@ -97,4 +99,5 @@ void items_vmx(void);
 void items_invept(void);
 void items_smp(void);
 void items_x2apic(void);
+void items_calibrate(void);
 #endif

@@ -4,17 +4,19 @@
  *   invept.SIZE.KIND.invept  the instruction alone
  *   invept.SIZE.KIND.entry   the next round trip (VMRESUME until the nested guest's HLT is here again)
  *   invept.SIZE.KIND.touch   the nested guest reads every 4 KiB page once more
- * invept.SIZE.first.touch is their first reading, before all that.
+ * invept.SIZE.first.touch is their first reading, before all that; invept.SIZE.return.touch the reading after OTHERS other
+ * EPTPs were entered, as with many nested guests in turn: more than the hypervisor below may have kept.
  * KIND "none" is the same without INVEPT, to be subtracted; its counters likewise. Counters are with "touch" and
  * cover all three. The mapped addresses are those from 8 GiB on; behind them are the 64 MiB from 64 MiB on, again and
  * again, so that a small machine is enough.
  */
 #include "cost.h"
 
-enum { TURNS = 8, SIZE_MAX_MIB = 4096 };
+enum { TURNS = 8, SIZE_MAX_MIB = 4096, OTHERS = 80 };
 #define MAPPED_AT (8 * GIB)
 extern u64 boot_tables[];
 static u64 *directories, *tables; /* of the guest hypervisor; page tables one after the other */
+static u64 *others;               /* roots with the same tables below */
 static u64 linear[4 * 512] __attribute__((aligned(4096)));
 static u64 mapped;      /* bytes */
 static u64 touched_sum; /* keeps the reads */
@@ -111,8 +113,8 @@ static void kind_run(u32 mib, enum kind kind)
     turn_do(kind, 1, unused);
 }
 
-/* The nested guest reads every 4 KiB page for the first time: what the hypervisor below has to map. */
-static void first_touch(u32 mib)
+/* The nested guest reads every 4 KiB page, none of which may be mapped below: what that costs. */
+static void touch_item(u32 mib, const char *kind)
 {
     char name[60];
     strata_begin();
@@ -120,8 +122,20 @@ static void first_touch(u32 mib)
     worker_do(job_touch_all);
     sample(from, rdtsc());
     strata_end(1);
-    format(name, sizeof name, "invept.%u.first.touch", mib);
+    format(name, sizeof name, "invept.%u.%s.touch", mib, kind);
     item_print(name, strata_json());
+}
+
+static void other_guests(void)
+{
+    struct ept *own = worker.nest->ept;
+    for (u32 i = 0; i < OTHERS; i++) {
+        u64 *root = others + 512 * i;
+        memcpy(root, own->root, PAGE);
+        vmset(EPTP, phys(root) | (own->eptp & (PAGE - 1)));
+        worker_do(job_nothing);
+    }
+    vmset(EPTP, own->eptp);
 }
 
 void items_invept(void)
@@ -136,6 +150,7 @@ void items_invept(void)
     }
     directories = hidden_alloc(4);
     tables = hidden_alloc(SIZE_MAX_MIB / 2);
+    others = hidden_alloc(OTHERS);
     run_nothing(0);
     worker.lean.expect = ~0ul;
     strata_calibrate(run_nothing);
@@ -147,9 +162,11 @@ void items_invept(void)
             break;
         map((u64)mib * MIB);
         nest_flush(worker.nest);
-        first_touch(mib);
+        touch_item(mib, "first");
         for (enum kind kind = NONE; kind < KINDS; kind++)
             kind_run(mib, kind);
+        other_guests();
+        touch_item(mib, "return");
         p += *p == ',';
     }
 }

@@ -1,8 +1,7 @@
 /*
  * The list of what is measured, and the items of a plain guest and of the VMX instructions.
- * Words of the command line: items=guest,nested,vmx,invept,smp,x2apic (default: all that the machine has),
- * invept=64,256,1024
- * (sizes in MiB).
+ * Words of the command line: items=guest,nested,vmx,invept,smp,x2apic,calibrate (default: all that the machine has but
+ * calibrate), invept=64,256,1024 (sizes in MiB).
  */
 #include "cost.h"
 #include "verdict.h"
@@ -113,6 +112,17 @@ void items_vmx(void)
     }
 }
 
+/* The processor's own name, as far as it has one. */
+static const char *model(void)
+{
+    static char name[49];
+    for (u32 i = 0; i < 3 && cpuid(0x80000000, 0).a >= 0x80000004; i++) {
+        struct cpuid r = cpuid(0x80000002 + i, 0);
+        memcpy(name + 16 * i, &r, 16);
+    }
+    return name;
+}
+
 static void all(void)
 {
     static const struct {
@@ -121,13 +131,15 @@ static void all(void)
         bool vmx;
     } groups[] = {
         { "guest", items_guest, false },  { "nested", items_nested, true }, { "vmx", items_vmx, true },
-        { "invept", items_invept, true }, { "smp", items_smp, false },      { "x2apic", items_x2apic, true },
+        { "invept", items_invept, true }, { "smp", items_smp, false },      { "calibrate", items_calibrate, true },
+        { "x2apic", items_x2apic, true },
     };
     bool have_vmx = (cpuid(1, 0).c & 1u << 5) != 0;
     strata_open();
-    print("bench-start: exit-cost cpus=%u vmx=%u\n", cpus_present, have_vmx);
+    print("bench-start: exit-cost cpus=%u vmx=%u hypervisor=%u model=%s\n", cpus_present, have_vmx, cpuid(1, 0).c >> 31,
+          model());
     for (u32 i = 0; i < COUNT(groups); i++) {
-        if (!item_wanted(groups[i].name))
+        if (!item_wanted(groups[i].name) || (groups[i].run == items_calibrate && !option("items")))
             continue;
         if (groups[i].vmx && !have_vmx)
             item_skip(groups[i].name, "no VMX here");

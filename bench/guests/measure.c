@@ -18,12 +18,14 @@ void item_print(const char *item, const char *counters)
     for (u32 i = 0; i < samples.count; i++)
         print(i ? ",%u" : "%u", (u32)samples.ticks[i]);
     put("]");
+    if (samples.batch)
+        print(",\"batch\":%u", samples.batch);
     if (counters) {
         put(",\"counters\":");
         put(counters);
     }
     put("}\n");
-    samples.count = 0;
+    samples = (struct samples){ 0 };
 }
 
 void item_skip(const char *item, const char *why)

@@ -1,21 +1,17 @@
-"""One run of Debian's Bochs: its configuration, its process, its end.
+"""One run of Debian's Bochs: its configuration and what its end means.
 
-Owns the emulator's process: it lives in a process group of its own and never outlives the run,
-whatever ends the run. Input comes only from disk images and fixed time, so two runs of the same
-machine give the same ticks; a terminal (interactive runs) is the one exception.
+Input comes only from disk images and fixed time, so two runs of the same machine give the same
+ticks; a terminal (interactive runs) is the one exception.
 """
 
-import ctypes
 import os
 import pty
 import re
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import termios
-import threading
 import time
 import tty
 from dataclasses import dataclass, field
@@ -23,6 +19,7 @@ from pathlib import Path
 
 from . import MachineError
 from .image import CYLINDER, HEADS, SECTORS_PER_TRACK
+from .process import Child, SerialFile, Verdict, follow
 
 BIOS = Path("/usr/share/bochs/BIOS-bochs-latest")
 VGA_BIOS = Path("/usr/share/bochs/VGABIOS-lgpl-latest")
@@ -33,7 +30,6 @@ CPUS_MAX = 8
 MEMORY_MIN, MEMORY_MAX = 32, 8192  # MiB
 HOST_MEMORY_MAX = 2048  # MiB; Bochs allocates no more, a larger guest is swapped to a file
 ESCAPE = 0x1D  # Ctrl-] ends an interactive run
-POLL_S = 0.1
 
 # What Bochs's log says when a run is over, other than by the watcher's wish.
 # Both regular ways to switch off are "panics" in its words.
@@ -114,41 +110,6 @@ class Machine:
         return "\n".join(lines + self.extra) + "\n"
 
 
-@dataclass
-class Verdict:
-    """How a run ended.
-
-    ended   "power-off"    the guest switched the machine off
-            "matched"      the watcher had seen what it wanted
-            "stalled"      nothing on the serial line for too long
-            "out of time"  the overall limit
-            "bochs failed" the emulator gave up; `detail` says why
-            "escaped"      the user ended an interactive run
-    ticks   at the power-off; else the last tick seen in Bochs's log, or None
-    """
-
-    ended: str
-    detail: str
-    ticks: int
-    wall_s: float
-    serial: Path
-    log: Path
-
-    @property
-    def ok(self):
-        return self.ended in ("power-off", "matched")
-
-    def serial_text(self):
-        return self.serial.read_bytes().decode("utf-8", "replace")
-
-    def last_lines(self, count=20):
-        """The end of the serial log, or of Bochs's own log if the guest never spoke."""
-        lines = self.serial_text().splitlines()
-        if not lines and self.log.is_file():
-            lines = self.log.read_text(errors="replace").splitlines()
-        return lines[-count:]
-
-
 def bochs_path():
     path = shutil.which("bochs")
     if not path:
@@ -180,49 +141,21 @@ def run(machine, out_dir, on_serial=None, on_tick=None, limit_s=1800, stall_s=24
     """Run MACHINE to its end; always returns with Bochs gone. Gives a Verdict.
 
     out_dir    takes bochsrc, bochs.log, bochs.out and serial.log
-    on_serial  called with each piece of serial output (bytes); a true result ends the run
-    on_tick    called about ten times a second; a true result ends the run
-    stall_s    wall seconds without serial output before giving up
+    on_serial, on_tick, limit_s, stall_s  as process.follow has them
     terminal   the serial port is this process's terminal; no limits then
     """
     machine.check()
     out_dir = Path(out_dir).resolve()
     out_dir.mkdir(parents=True, exist_ok=True)
     serial, log = out_dir / "serial.log", out_dir / "bochs.log"
-    serial.write_bytes(b"")
     log.unlink(missing_ok=True)
-    line = _Terminal(serial) if terminal else _File(serial)
-    with line, _Process(machine, out_dir, line.com1, log) as process:
+    line = _Terminal(serial) if terminal else SerialFile(serial)
+    with line, _process(machine, out_dir, line.com1 if terminal else f"mode=file, dev={serial}", log) as child:
         started = time.monotonic()
-        ended, detail = _follow(process, line, on_serial, on_tick, started,
-                                None if terminal else limit_s, None if terminal else stall_s)
+        limits = (None, None) if terminal else (limit_s, stall_s)
+        ended, detail = follow(child, line, on_serial, on_tick, *limits)
         wall_s = time.monotonic() - started
     return _verdict(ended, detail, wall_s, serial, log)
-
-
-def _follow(process, line, on_serial, on_tick, started, limit_s, stall_s):
-    """Pass serial output on until something ends the run: (how, detail)."""
-    last_output = started
-    while True:
-        running = process.alive()  # asked first: what it wrote before it ended still counts
-        data = line.read()
-        now = time.monotonic()
-        if data:
-            last_output = now
-            if on_serial and on_serial(data):
-                return "matched", ""
-        if on_tick and on_tick():
-            return "matched", ""
-        if line.escaped:
-            return "escaped", ""
-        if not running and not data:
-            return "exited", ""
-        if stall_s and now - last_output > stall_s:
-            return "stalled", f"no serial output for {stall_s:.0f} s"
-        if limit_s and now - started > limit_s:
-            return "out of time", f"not finished after {limit_s:.0f} s"
-        if running and not data:
-            line.wait(POLL_S)
 
 
 def _verdict(ended, detail, wall_s, serial, log):
@@ -238,69 +171,13 @@ def _verdict(ended, detail, wall_s, serial, log):
     return Verdict(ended, detail, ticks, wall_s, serial, log)
 
 
-class _Process:
-    """Bochs in a process group of its own, gone when the `with` block is left."""
-
-    def __init__(self, machine, out_dir, com1, log):
-        self._rc = out_dir / "bochsrc"
-        self._rc.write_text(machine.bochsrc(com1, log))
-        self._commands = out_dir / "bochs.commands"  # for the debugger that is compiled in
-        self._commands.write_text(machine.debugger)
-        self._out = out_dir / "bochs.out"
-        self._locks = [Path(f"{disk}.lock") for disk in machine.disks]
-        self._child = None
-        self._handlers = {}
-
-    def __enter__(self):
-        seed = _seed_library()
-        self._catch_signals()
-        try:
-            with open(self._out, "wb") as out:
-                self._child = subprocess.Popen(
-                    [bochs_path(), "-q", "-unlock", "-f", self._rc, "-rc", self._commands],
-                    stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                    cwd=self._rc.parent, env=dict(os.environ, LD_PRELOAD=str(seed)),
-                    start_new_session=True, preexec_fn=_die_with_parent)
-        except BaseException:
-            self._restore_signals()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        try:
-            self._kill()
-        finally:
-            self._restore_signals()
-
-    def alive(self):
-        return self._child.poll() is None
-
-    def _kill(self):
-        for sig, patience_s in ((signal.SIGTERM, 2), (signal.SIGKILL, None)):
-            try:
-                os.killpg(self._child.pid, sig)
-            except ProcessLookupError:
-                pass
-            try:
-                self._child.wait(patience_s)
-            except subprocess.TimeoutExpired:
-                continue
-        for lock in self._locks:  # what a killed Bochs leaves next to its images
-            lock.unlink(missing_ok=True)
-
-    def _catch_signals(self):
-        """A polite end of this process must unwind through __exit__."""
-        def leave(number, _frame):
-            raise SystemExit(128 + number)
-        if threading.current_thread() is not threading.main_thread():
-            return  # signals are the main thread's business
-        for sig in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(sig) != signal.SIG_IGN:  # nohup
-                self._handlers[sig] = signal.signal(sig, leave)
-
-    def _restore_signals(self):
-        for sig, handler in self._handlers.items():
-            signal.signal(sig, handler)
+def _process(machine, out_dir, com1, log):
+    rc, commands = out_dir / "bochsrc", out_dir / "bochs.commands"
+    rc.write_text(machine.bochsrc(com1, log))
+    commands.write_text(machine.debugger)
+    return Child([bochs_path(), "-q", "-unlock", "-f", rc, "-rc", commands], out_dir / "bochs.out",
+                 [Path(f"{disk}.lock") for disk in machine.disks], cwd=out_dir,
+                 env=dict(os.environ, LD_PRELOAD=str(_seed_library())))
 
 
 def _seed_library():
@@ -314,35 +191,6 @@ def _seed_library():
         subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", new, SEED_SOURCE], check=True)
         os.replace(new, SEED_LIBRARY)
     return SEED_LIBRARY
-
-
-def _die_with_parent():
-    """In the child: not even a SIGKILL of the runner leaves Bochs behind."""
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-class _File:
-    """COM1 written to a file: no live input, so that runs repeat exactly."""
-
-    escaped = False
-
-    def __init__(self, serial):
-        self.com1 = f"mode=file, dev={serial}"
-        self._path = serial
-
-    def __enter__(self):
-        self._file = open(self._path, "rb")
-        return self
-
-    def __exit__(self, *_):
-        self._file.close()
-
-    def read(self):
-        return self._file.read()
-
-    def wait(self, seconds):
-        time.sleep(seconds)
 
 
 class _Terminal:

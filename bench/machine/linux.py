@@ -1,4 +1,4 @@
-"""The Linux guest: Debian's kernel as it is, and an initramfs of busybox, init and strata-stat.
+"""The Linux guest: Debian's kernel as it is, and an initramfs of busybox, init and strata-stat, for amd64 or i386.
 
 The archive is written here rather than by cpio: device nodes need no root that way, and the same
 input gives the same bytes. Kept small, because GRUB reads it through the emulated BIOS.
@@ -7,14 +7,32 @@ input gives the same bytes. Kept small, because GRUB reads it through the emulat
 import gzip
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
-from . import MachineError
+from . import MachineError, hook, image
 
 TOP = Path(__file__).resolve().parents[2]
-CACHED_KERNEL = TOP / "build/cache/vmlinuz"
 GUEST_FILES = TOP / "tests/linux"
-BUSYBOX = Path("/bin/busybox")
+
+
+@dataclass
+class Arch:
+    """Where the guest's parts of one architecture are, and what brings them."""
+
+    kernel: Path
+    busybox: Path
+    busybox_from: str
+    strata_stat: Path
+    setup: str
+
+
+ARCHES = {
+    "amd64": Arch(TOP / "build/cache/vmlinuz", Path("/bin/busybox"), "Debian package busybox-static",
+                  TOP / "build/strata-stat", "make setup"),
+    "i386": Arch(TOP / "build/cache/i386/vmlinuz", TOP / "build/cache/i386/busybox", "make setup ARCH=i386",
+                 TOP / "build/strata-stat-i386", "make setup ARCH=i386"),
+}
 
 COMMAND_LINE = (
     "console=ttyS0,115200",
@@ -26,21 +44,28 @@ COMMAND_LINE = (
 )
 
 
-def command_line(ips, extra=""):
-    """The kernel's command line for a machine of IPS ticks per second.
+def command_line(ips=None, extra=""):
+    """The kernel's command line; for Bochs that of a machine of IPS ticks per second.
 
     Bochs's newer models announce the real part's frequency in CPUID 15h/16h, hundreds of times
     the emulated one; believing it, the kernel would make every delay hundreds of times too long.
     """
-    words = [*COMMAND_LINE, f"tsc_early_khz={ips // 1000}", *extra.split()]
-    return " ".join(words)
+    frequency = [f"tsc_early_khz={ips // 1000}"] if ips else []
+    return " ".join([*COMMAND_LINE, *frequency, *extra.split()])
 
 
-def find_kernel(path=None):
+def boot_disk(out, kernel, initrd, command_line):
+    """Write the disk OUT, whose GRUB boots KERNEL and says when it does; the kernel says when it starts."""
+    hooked = hook.hook(kernel, Path(out).with_name("vmlinuz.hooked"))
+    image.grub_disk(out, {"/boot/vmlinuz": hooked, "/boot/initrd": initrd},
+                    f"linux /boot/vmlinuz {command_line}\ninitrd /boot/initrd\n{hook.GRUB_STAMP}\nboot")
+
+
+def find_kernel(path=None, arch="amd64"):
     """The kernel image: PATH, or the one that bench/setup.sh unpacked."""
-    kernel = Path(path) if path else CACHED_KERNEL
+    kernel = Path(path) if path else ARCHES[arch].kernel
     if not kernel.is_file():
-        raise MachineError(f"no kernel at {kernel}" + ("" if path else "; run make setup"))
+        raise MachineError(f"no kernel at {kernel}" + ("" if path else f"; run {ARCHES[arch].setup}"))
     with open(kernel, "rb") as f:
         f.seek(0x202)
         if f.read(4) != b"HdrS":
@@ -48,16 +73,26 @@ def find_kernel(path=None):
     return kernel
 
 
-def build_initramfs(out, strata_stat=None, extra=None):
+def release(kernel):
+    """The version that a bzImage says of itself, for example "6.1.0-50-amd64"."""
+    with open(kernel, "rb") as f:
+        f.seek(0x20E)
+        place = int.from_bytes(f.read(2), "little")
+        f.seek(0x200 + place)
+        return f.read(256).partition(b"\0")[0].decode("ascii", "replace").partition(" ")[0]
+
+
+def build_initramfs(out, strata_stat=None, extra=None, arch="amd64"):
     """Write the initramfs OUT (a compressed newc archive).
 
     strata_stat  the program's path; left out of the archive if the file does not exist
     extra        further files: {"name/in/the/guest": path on this machine}
     """
-    if not BUSYBOX.is_file() or _is_dynamic(BUSYBOX):
-        raise MachineError("missing a static /bin/busybox (Debian package busybox-static)")
-    strata_stat = Path(strata_stat) if strata_stat else TOP / "build/strata-stat"
-    files = {"bin/busybox": BUSYBOX, "init": GUEST_FILES / "init"}
+    busybox = ARCHES[arch].busybox
+    if not busybox.is_file() or _is_dynamic(busybox):
+        raise MachineError(f"missing a static {busybox} ({ARCHES[arch].busybox_from})")
+    strata_stat = Path(strata_stat) if strata_stat else ARCHES[arch].strata_stat
+    files = {"bin/busybox": busybox, "init": GUEST_FILES / "init"}
     if strata_stat.is_file():
         files["bin/strata-stat"] = strata_stat
     files.update(extra or {})

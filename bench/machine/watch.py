@@ -14,7 +14,6 @@ from dataclasses import dataclass
 STRATA_LINE = re.compile(r"strata\[L(\d+)\] (\d+): (.*)")
 STRATA_JSON = re.compile(r"strata-json: (\{.*)")
 GUEST_LINE = re.compile(r"strata-guest: (.*)")
-KERNEL_LINE = re.compile(r"^\[ *\d+\.\d+\] ")
 SETTLE_S = 3  # after a fatal line: wait for the rest of what is being said
 
 # Strata's texts that are stages, and what a table calls them.
@@ -75,8 +74,6 @@ class Watch:
             if found:
                 take(text, *found.groups())
                 return
-        if KERNEL_LINE.match(text) and not self._has_stage(f"{self._linux}: kernel speaks"):
-            self.stage(f"{self._linux}: kernel speaks", None)
         if "Kernel panic - not syncing" in text:
             self._fatal(text)
 
@@ -85,9 +82,6 @@ class Watch:
         self.stages.append(stage)
         if self._progress:
             self._progress.stage(stage)
-
-    def _has_stage(self, name):
-        return any(s.name == name for s in self.stages)
 
     def _strata_line(self, _line, level, tsc, text):
         self.levels_seen.add(int(level))
@@ -113,7 +107,8 @@ class Watch:
         stage = words.get("stage")
         if stage:
             self.guest_stages.add(stage)
-            self.stage(f"{self._linux}: {stage}", int(ticks) if ticks else None)
+            # QEMU's own emulation reads MSR 10h as 0: no stamp.
+            self.stage(f"{self._linux}: {stage}", ticks and int(ticks, 0) or None)
 
     def _fatal(self, text):
         self.errors.append(text)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from .export import number
 from .result import ResultError, values
 
+ADDS_ONLY = ("traced",)  # a scenario's options that add metrics and change none
 MUST_AGREE = ("levels", "smp", "cpu", "memory_mib", "ips", "scenario")
 
 
@@ -73,6 +74,10 @@ def notes(a, b):
         yield f"options differ: {a['setup']['options']} / {b['setup']['options']}"
     if a["machine"] != b["machine"]:
         yield f"emulators differ: {a['machine']['version']} / {b['machine']['version']}"
+    if a["setup"].get("guest", {}) != b["setup"].get("guest", {}):
+        yield f"guests differ: {a['setup'].get('guest')} / {b['setup'].get('guest')}"
+    if a["host"]["cpu"] != b["host"]["cpu"] and a["machine"]["kind"] != "bochs":
+        yield f"processors differ: {a['host']['cpu']} / {b['host']['cpu']}"
     if added(a, b):
         yield f"new, not compared: {', '.join(added(a, b)[:8])}"
 
@@ -94,11 +99,14 @@ def table(found, everything=False, limit=60):
 
 
 def _comparable(a, b, names):
+    if a["machine"]["kind"] != b["machine"]["kind"]:
+        raise ResultError(f"different machines: {names[0]} is of {a['machine']['kind']}, "
+                          f"{names[1]} of {b['machine']['kind']}")
     if a["scenario"] != b["scenario"]:
         raise ResultError(f"different scenarios: {names[0]} is {a['scenario']}, "
                           f"{names[1]} is {b['scenario']}")
     for key in MUST_AGREE:
-        if a["setup"][key] != b["setup"][key]:
+        if _significant(a["setup"][key]) != _significant(b["setup"][key]):
             raise ResultError(f"different setup: {key} is {a['setup'][key]!r} in {names[0]}, "
                               f"{b['setup'][key]!r} in {names[1]}")
     for one, name in zip((a, b), names):
@@ -107,6 +115,10 @@ def _comparable(a, b, names):
             raise ResultError(f"{name} is not complete: {problems[0]}")
         if not one["runs"][0]["metrics"]:
             raise ResultError(f"{name} has no metrics")
+
+
+def _significant(value):
+    return {k: v for k, v in value.items() if k not in ADDS_ONLY} if isinstance(value, dict) else value
 
 
 def _numbers(result, name):

@@ -12,27 +12,22 @@ tick = 1 instruction; an instruction that exits counts as executed). With one CP
 
 import json
 import re
-import subprocess
+import time
 
-from machine import MachineError, bochs, image
-from .result import Run, count_rows, metric
-from .setup import TOP
+from machine import MachineError, watch
+from . import guest, trace
+from .result import Run, count_rows, l0_rows, metric
 
 NAME = "exit-cost"
-GUEST = TOP / "build/bench/exit-cost.elf"
 LINE = re.compile(r"bench-json: (\{.*\})\s*$")
-FAILED = re.compile(r"^(FAIL .*|note lib\..*|strata\[L\d+\] \d+: (?:panic|refused): .*)$")
+FAILED = re.compile(r"^(FAIL .*|note lib\..*)$")
+OVER = re.compile(r"strata\[L\d+\] \d+: (?:panic|refused): .*")
 END = "bench-end: exit-cost"
 
 
-def prepare():
-    subprocess.run(["make", "-s", "-C", TOP, "-f", "bench/guests/guests.mk", GUEST.relative_to(TOP)],
-                   check=True)
-
-
-def run(setup, out_dir, progress, items="", invept=""):
+def run(setup, out_dir, progress, items="", invept="", traced=""):
     """One measurement: a Run whose metrics hold both runs and their difference."""
-    prepare()
+    guest.build()
     above = _boot(setup, out_dir / f"levels-{setup.levels}", progress, items, invept)
     if not setup.levels or above.problem:
         return above
@@ -49,6 +44,9 @@ def run(setup, out_dir, progress, items="", invept=""):
             stem = name[:-len(".ticks")]
             above.metrics[stem + ".ticks-below"] = less
             above.metrics[stem + ".added"] = metric(one["value"] - less["value"], one["unit"])
+    for item in filter(None, traced.split(",")):
+        progress.phase(f"tracing {item}")
+        above.metrics.update(trace.metrics(item, trace.record(setup, out_dir / "trace", item)))
     return above
 
 
@@ -63,14 +61,9 @@ def _one_level_less(setup):
 def _boot(setup, out_dir, progress, items, invept):
     out_dir.mkdir(parents=True, exist_ok=True)
     disks = setup.strata_disks(out_dir)
-    words = [f"items={items}"] if items else []
-    words += [f"invept={invept}"] if invept else []
-    disk = out_dir / "exit-cost.img"
-    image.grub_disk(disk, {"/boot/guest.elf": GUEST},
-                    " ".join(["multiboot2 /boot/guest.elf", *words]) + "\nboot")
+    disk = guest.disk(out_dir / "exit-cost.img", {"items": items, "invept": invept})
     seen = _Watch(setup, progress)
-    verdict = bochs.run(setup.machine(disks + [disk]), out_dir, seen.feed, seen.tick,
-                        setup.limit_s, setup.stall_s)
+    verdict = setup.run(disks + [disk], out_dir, seen.feed, seen.tick)
     return seen.result(verdict)
 
 
@@ -78,7 +71,7 @@ class _Watch:
     """Takes the guest's lines as they come, so that a run that hangs keeps what it had."""
 
     def __init__(self, setup, progress):
-        self._partial, self._ended = b"", False
+        self._partial, self._ended, self._over_since = b"", False, None
         self._progress, self._levels = progress, setup.levels
         self.metrics, self.counters, self.errors = {}, [], []
 
@@ -90,7 +83,9 @@ class _Watch:
         return self._ended
 
     def tick(self):
+        """True when nothing more can come: a Strata gave up, and silence since."""
         self._progress.tick()
+        return self._over_since is not None and time.monotonic() - self._over_since > watch.SETTLE_S
 
     def _line(self, text):
         found = LINE.search(text)
@@ -101,6 +96,9 @@ class _Watch:
                 self.errors.append(f"unreadable line {text[:120]!r}: {error!r}")
         elif FAILED.match(text):
             self.errors.append(text)
+        elif OVER.search(text):
+            self.errors.append(OVER.search(text).group())
+            self._over_since = time.monotonic()
         self._ended = self._ended or text.startswith(END)
 
     def _item(self, item):
@@ -109,8 +107,9 @@ class _Watch:
         if "skipped" in item:
             return
         samples = item["samples"]
-        self.metrics[f"{name}.ticks"] = metric(sorted(samples)[len(samples) // 2], item["unit"],
-                                               samples=samples)
+        batch = item.get("batch", 1)
+        self.metrics[f"{name}.ticks"] = metric(_per(sorted(samples)[len(samples) // 2], batch), item["unit"],
+                                               samples=samples, batch=batch)
         for level, counters in item.get("counters", {}).items():
             self.counters += count_rows(name, int(level[1:]), counters, item["per"])
             exits = sum(n for c, n in counters.items() if c.startswith("exit."))
@@ -122,7 +121,7 @@ class _Watch:
             problem = f"{verdict.ended}: {verdict.detail}".rstrip(": ")
         if not problem and not self.metrics:
             problem = "the guest measured nothing"
-        return Run(problem, self.metrics, self.counters, verdict.ticks, verdict.wall_s,
+        return Run(problem, self.metrics, self.counters + l0_rows(verdict), verdict.ticks, verdict.wall_s,
                    verdict.last_lines() if problem else [])
 
 

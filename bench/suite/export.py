@@ -33,12 +33,17 @@ def markdown(result, only_metrics=True):
 
 
 def number(value):
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.10g}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.10g}"
+
+
+def plural(count, word):
+    return f"{count} {word}" + ("" if count == 1 else "s")
 
 
 def where(result):
     s, m = result["setup"], result["machine"]
     options = "; ".join(f"{level}: {o}" for level, o in s["options"].items() if o)
     commit = (result["source"]["commit"] or "no commit")[:10]
+    processor = s["cpu"] if m["kind"] == "bochs" else f"{s['cpu']} ({result['host']['cpu']})"
     return (f"{commit}{' (changed)' if result['source']['changed'] else ''}, {m['version']} "
-            f"{s['cpu']}, {s['levels']} levels, {s['smp']} CPUs" + (f", {options}" if options else ""))
+            f"{processor}, {plural(s['levels'], 'level')}, {plural(s['smp'], 'CPU')}" + (f", {options}" if options else ""))

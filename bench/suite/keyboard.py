@@ -10,8 +10,8 @@ import re
 import statistics
 import subprocess
 
-from machine import MachineError, bochs, image, watch
-from .result import Run, count_rows, metric
+from machine import MachineError, image, watch
+from .result import Run, count_rows, l0_rows, metric
 from .setup import TOP
 
 NAME = "grub-keyboard"
@@ -49,8 +49,7 @@ def run(setup, out_dir, progress, presses=100):
     disk = out_dir / "keyboard.img"
     _build(disk, out_dir, presses)
     seen = _Watch(setup, progress)
-    verdict = bochs.run(setup.machine(disks + [disk]), out_dir, seen.feed, seen.tick,
-                        setup.limit_s, setup.stall_s)
+    verdict = setup.run(disks + [disk], out_dir, seen.feed, seen.tick)
     return seen.result(verdict, presses)
 
 
@@ -121,7 +120,7 @@ class _Watch(watch.Watch):
             problem = f"{verdict.ended}: {verdict.detail}".rstrip(": ")
         if not problem and len(self.presses) != wanted:
             problem = f"{len(self.presses)} of {wanted} presses were answered"
-        return Run(problem, metrics, counters, verdict.ticks, verdict.wall_s,
+        return Run(problem, metrics, counters + l0_rows(verdict), verdict.ticks, verdict.wall_s,
                    verdict.last_lines() if problem else [])
 
     def _counters(self, phase, _count):

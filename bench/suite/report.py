@@ -4,51 +4,77 @@ import html
 import json
 import subprocess
 
-from . import plot
-from .export import number, summary, where
+from . import cost_model, plot
+from .export import number, plural, summary, where
 from .result import values
 from .setup import TOP
 
 STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 0 1rem 3rem; max-width: 52rem;
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 0 1rem 3rem; max-width: 44rem;
        color: #1b1b1f; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .3rem; }
+h1 { font-size: 1.5rem; margin-bottom: .4rem; }
+h2 { font-size: 1.2rem; margin: 2.6rem 0 .3rem; border-top: 1px solid #ddd; padding-top: 1rem; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .2rem; }
 p { margin: .3rem 0; } .small { color: #55555f; font-size: .85rem; overflow-wrap: anywhere; }
 .bad { background: #fde7e7; border-left: 4px solid #c33; padding: .5rem .8rem; }
-svg { width: 100%; max-width: 34rem; height: auto; display: block; }
+.estimate { background: #fff6dd; border-left: 4px solid #c90; padding: .5rem .8rem; }
+svg { width: 100%; max-width: 36rem; height: auto; display: block; }
+ul.legend { list-style: none; margin: .1rem 0 .5rem; padding: 0; display: flex; flex-wrap: wrap; gap: .1rem 1rem;
+            font-size: .85rem; }
+ul.legend i { display: inline-block; width: .8em; height: .8em; margin-right: .4em; border-radius: 2px; }
+nav ul { margin: .5rem 0; padding-left: 1.2rem; } nav li { margin: .15rem 0; } a { color: #14508c; }
 details { margin: .4rem 0; } summary { cursor: pointer; padding: .4rem 0; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: left; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td:first-child { min-width: 7rem; } td:last-child:not(.n) { min-width: 5rem; }
 """
+STAGES = {"grub-boot": "GRUB loads Linux", "kernel": "GRUB's boot", "init": "kernel", "shutdown": "user space"}
+EXACT = "Ticks are instructions (Bochs: one tick, one instruction of each CPU); counts and ticks are exact."
+TIMED = "On QEMU ticks are those of the TSC: this host's time, different in each run, as are counts."
 
 
-def page(results, ablations, trends):
-    """results [result, ...]; ablations {scenario: {variant: result}}; trends [(revision, result)]."""
-    parts = [section(r) for r in results]
-    parts += [ablation(scenario, variants) for scenario, variants in ablations.items()]
-    parts += [trend(trends)] if len(trends) > 1 else []
+def page(results, ablations, trends, model):
+    """results [result, ...]; ablations {scenario: {variant: result}}; trends [(revision, result)]; model: a
+    cost_model.Model."""
+    parts = [(heading(r), section(r)) for r in results]
+    estimated = estimates(results, model)
+    parts += [("Estimated cycles", estimated)] if estimated else []
+    parts += [(f"Each optimization off: {scenario}", ablation(variants)) for scenario, variants in ablations.items()]
+    parts += [("Over recorded revisions", trend(trends))] if len(trends) > 1 else []
+    contents = "".join(f'<li><a href="#s{at}">{html.escape(title)}</a></li>' for at, (title, _) in enumerate(parts))
+    body = "\n".join(f'<h2 id="s{at}">{html.escape(title)}</h2>\n{text}' for at, (title, text) in enumerate(parts))
     return ("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
             f"<title>Strata: measurements</title>\n<style>{STYLE}</style></head><body>\n"
-            "<h1>Strata: measurements</h1>\n<p>Ticks are instructions (Bochs: one tick, one "
-            "instruction of each CPU); counts and ticks are exact. Nothing here is a time on a real "
-            "processor.</p>\n" + "\n".join(parts) + "\n</body></html>\n")
+            f"<h1>Strata: measurements</h1>\n<p>{_how_exact(results)} L0 is the machine, L1 the Strata nearest to it, "
+            f"and so on upwards.</p>\n<nav><ul>{contents}</ul></nav>\n{body}\n</body></html>\n")
+
+
+def _how_exact(results):
+    kinds = {r["machine"]["kind"] for r in results}
+    said = [EXACT + " Nothing of them is a time on a real processor."] if "bochs" in kinds else []
+    return " ".join(said + ([TIMED] if kinds - {"bochs"} else []))
+
+
+def heading(result):
+    s = result["setup"]
+    what = [s["scenario"]["arch"]] if s["scenario"].get("arch") else []
+    return ", ".join([f"{result['scenario']}: {plural(s['levels'], 'level')}", plural(s["smp"], "CPU"), *what,
+                      s["cpu"].removeprefix("corei7_")])
 
 
 def section(result):
     found, units = values(result)
     metrics = {n: summary(v) for n, v in found.items() if n in result["runs"][0]["metrics"]}
-    pictures = {"exit-cost": _exit_cost, "linux-boot": _boot, "invept-storm": _boot,
-                "grub-keyboard": _keyboard}.get(result["scenario"], lambda *_: [])(result, metrics)
-    text = [f"<h2>{html.escape(result['scenario'])}, {result['setup']['levels']} levels, "
-            f"{result['setup']['smp']} CPUs</h2>", f"<p class=small>{html.escape(where(result))}</p>"]
+    pictures = {"exit-cost": _exit_cost, "linux-boot": _boot, "invept-storm": _boot, "grub-keyboard": _keyboard,
+                "grub-keyboard-outside": _keyboard}.get(result["scenario"], lambda *_: [])(result, metrics)
+    text = [f"<p class=small>{html.escape(where(result))}; {html.escape(result['date'])}</p>"]
     for run in result["runs"]:
         if run["problem"]:
             text.append(f"<p class=bad>Incomplete: {html.escape(run['problem'])}</p>")
-    for title, svg in pictures:
-        text.append(f"<p>{html.escape(title)}</p>\n{svg}")
+    text += [_shown(title, picture) for title, picture in pictures]
     text.append(_table("numbers", ("metric", "value", "unit"),
                        [(n, number(v), units[n][0]) for n, v in metrics.items()]))
     counts = [(n, number(summary(v)), units[n][0]) for n, v in found.items() if n not in metrics]
@@ -57,23 +83,35 @@ def section(result):
     return "\n".join(text)
 
 
-def _table(title, heads, rows):
-    head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
-    body = "\n".join("<tr>" + "".join(
-        f"<td{' class=n' if at and at < len(row) - 1 or row[at][:1].isdigit() else ''}>"
-        f"{html.escape(str(cell))}</td>" for at, cell in enumerate(row)) + "</tr>" for row in rows)
-    return (f"<details><summary>{html.escape(title)} ({len(rows)})</summary><div class=wide><table>"
-            f"<tr>{head}</tr>\n{body}</table></div></details>")
+def _shown(title, picture):
+    legend = "".join(f'<li><i style="background:{colour}"></i>{html.escape(label)}</li>'
+                     for label, colour in picture.legend)
+    return (f"<h3>{html.escape(title)}</h3>\n{picture.svg}"
+            + (f"\n<ul class=legend>{legend}</ul>" if legend else ""))
+
+
+def _table(title, heads, rows, unfolded=False):
+    """Rows of text; what begins with a digit, and all that is no first or last column, is to the right."""
+    right = [at and at < len(heads) - 1 or all(row[at][:1].isdigit() for row in rows) for at in range(len(heads))]
+    kind = [" class=n" if r else "" for r in right]
+    head = "".join(f"<th{kind[at]}>{html.escape(h)}</th>" for at, h in enumerate(heads))
+    body = "\n".join("<tr>" + "".join(f"<td{kind[at]}>{html.escape(cell)}</td>" for at, cell in enumerate(row))
+                     + "</tr>" for row in rows)
+    inner = f"<div class=wide><table><tr>{head}</tr>\n{body}</table></div>"
+    if unfolded:
+        return inner
+    return f"<details><summary>{html.escape(title)} ({len(rows)})</summary>{inner}</details>"
 
 
 def _exit_cost(_result, metrics):
     for kind, title in (("guest.", "A plain guest's instructions: what one more Strata below adds"),
                         ("nested.", "Round trips of a nested guest: what one more Strata below adds"),
-                        ("vmx.", "VMX instructions of the guest hypervisor: what one more Strata adds"),
-                        ("smp.", "Between two CPUs")):
+                        ("vmx.", "VMX instructions of the guest hypervisor: what one more Strata below adds"),
+                        ("smp.", "Between two CPUs: what one more Strata below adds"),
+                        ("x2apic.", "The nested guest's x2APIC: what one more Strata below adds")):
         chosen = {n[len(kind):-len(".added")]: v for n, v in metrics.items()
                   if n.startswith(kind) and n.endswith(".added") and ".empty." not in n}
-        if chosen:
+        if any(chosen.values()):
             yield title, plot.bars(list(chosen), list(chosen.values()), "ticks")
     sizes = sorted({int(n.split(".")[1]) for n in metrics if n.startswith("invept.")})
     if sizes:
@@ -86,37 +124,79 @@ def _exit_cost(_result, metrics):
 
 
 def _boot(result, metrics):
-    stages = [(n, v) for n, v in metrics.items() if n.startswith(("L", "to-")) and n.count(".") == 0]
-    yield "When each stage of the boot was reached", plot.timeline(stages, "ticks")
+    spans, before = [], 0
+    for name, at in metrics.items():
+        stage = name[len("to-"):] if name.startswith("to-") and "." not in name else None
+        if stage or name.startswith("L") and name.endswith(":-started"):
+            label = STAGES.get(stage, stage) if stage else f"GRUB loads {name.partition('-')[0]}"
+            spans.append((label, before, at))
+            before = at
+    if spans:
+        yield "When: each phase of the boot", plot.timeline(spans, "ticks")
     rows = {}
     for row in result["runs"][0]["counters"]:
         if "reason" in row:
-            bar = f"to L{row['level']} from L{row['from']}, {row['phase']}"
-            part = row["reason"] + (" (reflected)" if row["handler"] == "reflected" else "")
+            bar = f"{row['phase']}: L{row['from']} to L{row['level']}"
+            part = row["reason"] + (plot.REFLECTED if row["handler"] == "reflected" else "")
             rows.setdefault(bar, {})[part] = rows.get(bar, {}).get(part, 0) + row["count"]
     if rows:
-        yield "Exits by level, phase and reason", plot.stacked(rows, "exits")
+        yield "Exits by phase, level and reason", plot.stacked(dict(sorted(
+            rows.items(), key=lambda r: ("grub", "kernel", "user").index(r[0].partition(":")[0])
+            if r[0].partition(":")[0] in ("grub", "kernel", "user") else -1)), "exits")
 
 
 def _keyboard(result, _metrics):
-    series = {n[:-len(".median")]: m["samples"] for n, m in result["runs"][0]["metrics"].items()
-              if n.endswith(".median") and "samples" in m}
+    found = result["runs"][0]["metrics"]
+    series = {n[:-len(".median")]: m["samples"] for n, m in found.items() if n.endswith(".median") and "samples" in m}
     if series:
-        yield "From the key press: interrupt, GRUB's read, redrawn", plot.distribution(series, "ticks")
+        unit = next(m["unit"] for m in found.values() if "samples" in m)
+        yield "From the key press until GRUB has redrawn", plot.distribution(series, unit)
 
 
-def ablation(scenario, variants):
+def estimates(results, model):
+    """Counts times the cost model's constants; None if no result has what it takes."""
+    rows = [(f"{item}, {plural(r['setup']['levels'], 'level')}", counts, low, high)
+            for r in results if r["complete"] for item, counts, low, high in cost_model.traced(r, model)]
+    phases = [(f"{r['scenario']}, {plural(r['setup']['levels'], 'level')}: {phase}", counts, low, high)
+              for r in results if r["complete"] and r["scenario"] in ("linux-boot", "invept-storm")
+              for phase, counts, low, high in cost_model.transitions(r, model)]
+    if not rows and not phases:
+        return None
+    unit = html.escape(model.unit)
+    text = [f"<p class=estimate>Estimates, not measurements: exact counts times the constants of a cost model "
+            f"(<b>{html.escape(model.name)}</b>), in {unit}. Each constant is a range; the table at the end says where "
+            "it is from. bench/calibrate measures them on a machine of yours.</p>"]
+    if rows:
+        text += ["<h3>One round trip, all that L1 and above execute</h3>", _estimate_table(rows)]
+    if phases:
+        text += ["<h3>A boot: exits to L1 and L1's INVEPTs alone, without the instructions in between</h3>",
+                 _estimate_table(phases)]
+    text.append(_table("constants", ("constant", "low", "high", "basis", "source"),
+                       [(n, number(c["low"]), number(c["high"]), c["basis"],
+                         c["source"] + (f" — {c['url']}" if c.get("url") else "")) for n, c in model.constants.items()]))
+    return "\n".join(text)
+
+
+def _estimate_table(rows):
+    names = [n for n in cost_model.CONSTANTS if any(n in counts for _, counts, _, _ in rows)]
+    return _table("", ("what", "from", "to", *(n.replace("_", " ") for n in names)),
+                  [(what, plot.short(round(low)), plot.short(round(high)), *(number(counts.get(n, 0)) for n in names))
+                   for what, counts, low, high in rows], unfolded=True)
+
+
+def ablation(variants):
     """Each switch off in turn: the metrics that moved at all."""
     numbers = {v: {n: summary(x) for n, x in values(r)[0].items() if n in r["runs"][0]["metrics"]}
                for v, r in variants.items()}
+    units = next(iter(variants.values()))["runs"][0]["metrics"]
     base = next(iter(numbers.values()))
-    moved = sorted((n for n, v in base.items() if v and n.split(".")[-1] not in ("wall",)),
+    moved = sorted((n for n, v in base.items() if v and units[n]["exact"]),
                    key=lambda n: -max(abs(o.get(n, base[n]) / base[n] - 1) for o in numbers.values()))
-    text = [f"<h2>Each optimization off: {html.escape(scenario)}</h2>"]
+    text = []
     for metric in moved[:3]:
         chosen = {v: o[metric] for v, o in numbers.items() if metric in o}
-        text.append(f"<p>{html.escape(metric)}</p>\n"
-                    + plot.bars(list(chosen), list(chosen.values()), "smaller is better"))
+        text.append(_shown(f"{metric} (smaller is better)",
+                           plot.bars(list(chosen), list(chosen.values()), units[metric]["unit"])))
     rows = [(n, *(number(o[n]) if n in o else "-" for o in numbers.values())) for n in moved]
     return "\n".join(text + [_table("numbers", ("metric", *numbers), rows)])
 
@@ -127,7 +207,7 @@ def trend(recorded):
     series = {m: [r["runs"][0]["metrics"].get(m, {}).get("value") for _, r in recorded] for m in wanted}
     series = {m: v for m, v in series.items() if any(x is not None for x in v)}
     rows = [(m, *("-" if x is None else number(x) for x in v)) for m, v in series.items()]
-    return ("<h2>Over recorded revisions (bench/baseline)</h2>\n" + plot.trend(names, series, "ticks")
+    return (_shown("exit-cost, 1 level, as bench/baseline has it", plot.trend(names, series, "ticks"))
             + _table("numbers", ("metric", *names), rows))
 
 

@@ -38,8 +38,20 @@ class Run:
 
 
 def metric(value, unit, **more):
-    """exact: the same in every run of the same thing, so that a difference of 1 is a change."""
+    """exact: the same in every run of the same thing on Bochs, so that a difference of 1 is a change."""
     return {"value": value, "unit": unit, "exact": unit not in WALL_UNITS, **more}
+
+
+def inexact(run):
+    """The same Run, of a machine that is no emulator: its ticks are time, its counts move with its interrupts."""
+    run.metrics = {name: dict(one, exact=False) for name, one in run.metrics.items()}
+    return run
+
+
+def l0_rows(verdict):
+    """What the machine's own hypervisor counted, as rows of level 0."""
+    return [{"phase": "whole run", "level": 0, "per": 1, "counter": name, "count": count}
+            for name, count in sorted(verdict.l0.items())]
 
 
 def count_rows(phase, level, counters, per=1):
@@ -125,7 +137,8 @@ def values(result):
         for row in run["counters"]:
             name = counter_key(row)
             found.setdefault(name, []).append(row["count"])
-            units[name] = ("count" if row["per"] == 1 else f"count in {row['per']}", True)
+            units[name] = ("count" if row["per"] == 1 else f"count in {row['per']}",
+                           result["machine"]["kind"] == "bochs")
     return found, units
 
 

@@ -10,8 +10,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from machine import MachineError, bochs, image
+from machine import MachineError, bochs, image, qemu
 
+KINDS = ("bochs", "kvm", "tcg")  # of machines; tcg: QEMU without KVM, which has no VMX
 TOP = Path(__file__).resolve().parents[2]
 LEVELS_MAX = 3
 GRUB_SYNTAX = re.compile(r"[\"'\\;$|&<>{}\n\s]")
@@ -22,9 +23,10 @@ OPTION = re.compile(r"^[a-z0-9]+=\S+$")
 class Setup:
     """One machine with `levels` Stratas; what a scenario needs besides is its own affair."""
 
+    kind: str = "bochs"
     levels: int = 1
     smp: int = 1
-    cpu: str = "corei7_skylake_x"
+    cpu: str = "corei7_skylake_x"  # of Bochs
     options: str = ""  # for every level, blank separated
     level_options: dict = field(default_factory=dict)  # {level: options}, after `options`
     memory_mib: int = 512
@@ -32,8 +34,22 @@ class Setup:
     strata: Path = TOP / "build/strata.elf"
     limit_s: int = 1800
     stall_s: int = 300
+    perf: bool = True  # on KVM: record what it counts
+
+    @property
+    def emulated_ips(self):
+        """Ticks per emulated second; None on a machine with a clock of its own."""
+        return self.ips if self.kind == "bochs" else None
 
     def check(self):
+        if self.kind != "bochs":
+            lacking = qemu.missing(self.kind, self.perf)
+            if lacking:
+                raise MachineError(f"--machine {self.kind}: {lacking}")
+        if self.kind == "tcg" and self.levels:
+            raise MachineError("--machine tcg: has no VMX, so only --levels 0")
+        if self.kind == "bochs":
+            self.machine([]).check_cpu()
         if not 0 <= self.levels <= LEVELS_MAX:
             raise MachineError(f"{self.levels} levels: 0 to {LEVELS_MAX}")
         if not 1 <= self.smp <= 4:
@@ -57,13 +73,24 @@ class Setup:
         return disks
 
     def machine(self, disks):
-        return bochs.Machine(disks, self.cpu, self.smp, self.ips, self.memory_mib)
+        if self.kind == "bochs":
+            return bochs.Machine(disks, self.cpu, self.smp, self.ips, self.memory_mib)
+        return qemu.Machine(disks, self.kind, self.smp, self.memory_mib, self.perf)
+
+    def run(self, disks, out_dir, on_serial, on_tick):
+        """The machine with DISKS until it ends, or ON_SERIAL or ON_TICK say so: a process.Verdict."""
+        how = bochs.run if self.kind == "bochs" else qemu.run
+        return how(self.machine(disks), out_dir, on_serial, on_tick, self.limit_s, self.stall_s)
+
+    def machine_described(self):
+        return {"kind": self.kind, "version": bochs.version() if self.kind == "bochs" else qemu.version()}
 
     def described(self):
         """For the result file: everything that decides what a run does, but the scenario's own."""
-        return {"levels": self.levels, "smp": self.smp, "cpu": self.cpu,
+        return {"levels": self.levels, "smp": self.smp,
+                "cpu": self.cpu if self.kind == "bochs" else self.machine([]).model,
                 "options": {f"L{n}": self.options_of(n) for n in range(1, self.levels + 1)},
-                "memory_mib": self.memory_mib, "ips": self.ips}
+                "memory_mib": self.memory_mib, "ips": self.emulated_ips}
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ RESULTS = TOP / "build/bench/short"
 
 # name: words for bench/run
 SHORT = {
-    "exit-cost-1": "exit-cost --levels 1",
-    "exit-cost-2": "exit-cost --levels 2 --items guest,nested,vmx",
+    "exit-cost-1": "exit-cost --levels 1 --trace nested.cpuid",
+    "exit-cost-2": "exit-cost --levels 2 --items guest,nested,vmx --trace guest.cpuid-answered",
     "exit-cost-3": "exit-cost --levels 3 --items guest",
     "exit-cost-ivy-bridge": "exit-cost --levels 1 --cpu corei7_ivy_bridge_3770k --items guest,nested,vmx",
     "exit-cost-smp": "exit-cost --levels 1 --smp 2 --items smp,x2apic",

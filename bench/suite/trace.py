@@ -11,11 +11,13 @@ import subprocess
 from collections import Counter
 from dataclasses import dataclass
 
-from machine import MachineError, bochs, image
-from . import exit_cost
+from machine import MachineError, bochs
+from . import guest
+from .result import metric
 
 STEP = re.compile(r"^\(0\)\.\[\d+\] \[0x([0-9a-f]+)\] [0-9a-f]+:([0-9a-f]+) \(.*?\): (.*?)\s*; [0-9a-f]+$",
                   re.M)
+VMX = ("vmread", "vmwrite", "vmptrld", "vmclear", "vmlaunch", "vmresume", "invept", "invvpid")
 KERNEL = 0xFFFFFFFF80000000  # where Strata is linked
 COMMANDS = "c\ntrace on\nc\ntrace off\nc\n"
 
@@ -32,11 +34,9 @@ class Step:
 
 
 def record(setup, out_dir, item):
-    exit_cost.prepare()
+    guest.build()
     out_dir.mkdir(parents=True, exist_ok=True)
-    disk = out_dir / "exit-cost.img"
-    image.grub_disk(disk, {"/boot/guest.elf": exit_cost.GUEST},
-                    f"multiboot2 /boot/guest.elf items={item.partition('.')[0]} trace={item}\nboot")
+    disk = guest.disk(out_dir / "exit-cost.img", {"items": item.partition(".")[0], "trace": item})
     machine = setup.machine(setup.strata_disks(out_dir) + [disk])
     machine.extra, machine.debugger = ["magic_break: enabled=1"], COMMANDS
     verdict = bochs.run(machine, out_dir, limit_s=setup.limit_s, stall_s=setup.stall_s)
@@ -69,6 +69,17 @@ class _Symbols:
         return self._names[at] if at >= 0 else "?"
 
 
+def metrics(item, steps):
+    """Of each Strata: its instructions in the round trip, and those of VMX among them by name."""
+    found = {}
+    for level in sorted({s.level for s in steps} - {0}):
+        own = [s for s in steps if s.level == level]
+        vmx = Counter(s.mnemonic for s in own if s.mnemonic in VMX)
+        found[f"{item}.L{level}.instructions"] = metric(len(own), "count")
+        found.update({f"{item}.L{level}.{name}": metric(vmx[name], "count") for name in VMX if vmx[name]})
+    return found
+
+
 def listing(steps):
     for step in steps:
         who = f"L{step.level}" if step.level else "guest"
@@ -79,7 +90,7 @@ def table(steps):
     """Instructions by level, what of them touches a VMCS, and by function."""
     for level in sorted({s.level for s in steps}):
         own = [s for s in steps if s.level == level]
-        vmx = Counter(s.mnemonic for s in own if s.mnemonic.startswith(("vm", "inv")))
+        vmx = Counter(s.mnemonic for s in own if s.mnemonic in VMX)
         said = ", ".join(f"{n} {name}" for name, n in sorted(vmx.items(), key=lambda v: -v[1]))
         yield f"{f'Strata L{level}' if level else 'guests'}: {len(own)} instructions ({said})"
         if level:

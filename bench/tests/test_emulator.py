@@ -1,13 +1,15 @@
 """With the emulator (EMULATOR=1): two runs are the same to the last tick, and an injected regression is named.
 
-About two minutes; Bochs runs one after the other.
+About four minutes; Bochs runs one after the other.
 """
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -45,27 +47,58 @@ class Emulator(unittest.TestCase):
                     run["metrics"] = {n: m for n, m in run["metrics"].items() if m["exact"]}
                 self.assertEqual(runs[0], runs[1])
 
+    def test_calibration(self):
+        """Where each instruction is one tick, so is each constant; a round trip is the guest hypervisor's own 16."""
+        out = self.folder / "model.json"
+        done = subprocess.run([TOP / "bench/calibrate", "--bochs", "--out", out], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        made = json.loads(out.read_text())["constants"]
+        for name in ("vmread", "vmwrite", "vmptrld", "vmclear", "invept", "invvpid"):
+            self.assertAlmostEqual(made[name]["low"], 1, delta=0.2, msg=name)
+        self.assertAlmostEqual(made["round_trip"]["low"], 16, delta=1)
+
     def test_history_off_is_named(self):
         words = ["exit-cost", "--items", "invept", "--invept", "64"]
         good = self.run_bench("good", *words)
-        bad = self.run_bench("bad", *words, "--set", "history=off,coalesce=off")
+        bad = self.run_bench("bad", *words, "--set", "history=off")
         done = self.compare(good, bad)
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
-        self.assertRegex(done.stdout, r"invept\.64\.")
+        self.assertIn("first: invept.64.return.touch", done.stderr)
+        self.assertIn("history=off", done.stdout)
+
+    def build_changed(self, name, old, new):
+        """A Strata of this tree with one text in one file changed."""
+        tree = self.folder / "tree"
+        for folder in ("core", "shadow-vmcs", "ept-cache", "x2apic", "nested", "bench", "tests"):
+            shutil.copytree(TOP / folder, tree / folder)
+        shutil.copy(TOP / "Makefile", tree)
+        path = tree / name
+        text = path.read_text()
+        self.assertEqual(text.count(old), 1, f"{name} does not have {old!r} once any more")
+        path.write_text(text.replace(old, new))
+        done = subprocess.run(["make", "-s", "-C", tree, "-j2", "build/strata.elf"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+        return tree / "build/strata.elf"
 
     def test_one_exit_more_per_cpuid_is_named(self):
-        """A Strata below that is built to do one thing more per CPUID: here, one level more does."""
-        words = ["exit-cost", "--items", "guest"]
-        good = json.loads(self.run_bench("good", *words).read_text())
-        worse = json.loads(json.dumps(good))
-        for row in worse["runs"][0]["counters"]:
-            if row["phase"] == "guest.cpuid" and row.get("reason") == "cpuid":
-                row["count"] += row["per"]
-        bad = self.folder / "worse.json"
-        bad.write_text(json.dumps(worse))
-        done = self.compare(self.folder / "good.json", bad)
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("guest.cpuid: L2 cpuid", done.stderr)
+        """A Strata that executes CPUID twice where once is enough: above another one each is an exit."""
+        once = "struct cpuid_regs r = hw_cpuid(leaf, subleaf);"
+        worse = self.build_changed("core/cpuid.c", once, f"hw_cpuid(leaf, subleaf);\n    {once}")
+        words = ["exit-cost", "--levels", "2", "--items", "guest"]
+        good, bad = self.run_bench("good", *words), self.run_bench("bad", *words, "--strata", worse)
+        done = self.compare(good, bad)
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.assertIn("first: guest.cpuid", done.stderr)
+        self.assertRegex(done.stdout, r"\| guest\.cpuid: L2 cpuid, handled by L1 \| \d+ \| \d+ \| \+32 \|")
+        self.assertNotIn("guest.cpuid-answered: ", done.stdout)  # no counter of what does not ask the processor
+
+    @unittest.skipUnless((TOP / ".git").exists(), "not a git clone")
+    def test_pull_request(self):
+        """Two revisions, built and measured; the same one has nothing to say."""
+        done = subprocess.run([TOP / "bench/pull-request", "HEAD", "HEAD"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+        self.assertIn("Nothing grew by more than 1 %", done.stdout)
+        self.assertIn("are unchanged", done.stdout)
 
     def test_hang_is_reported(self):
         """A guest that says nothing for too long: ended, marked, its last lines shown, Bochs gone."""
@@ -74,6 +107,35 @@ class Emulator(unittest.TestCase):
         self.assertFalse(kept["complete"])
         self.assertTrue(re.match("out of time|stalled", kept["runs"][0]["problem"]), kept["runs"][0]["problem"])
         self.assertTrue(kept["runs"][0]["last_lines"])
+        self.assertEqual(self.left_running(), [])
+
+    def test_crash_is_reported(self):
+        """A Strata that panics in the middle: ended at once, and what was measured before is kept."""
+        start = "void cpuid_emulate(struct cpu *cpu)\n{\n"
+        broken = self.build_changed("core/cpuid.c", start, f"""{start}    static unsigned count;
+    if (cpu->regs[GPR_RAX] == 0 && ++count == 60)
+        panic("injected");
+""")
+        began = time.monotonic()
+        out = self.run_bench("crash", "exit-cost", "--items", "guest", "--strata", broken, status=1)
+        self.assertLess(time.monotonic() - began, 60, "waited for a machine that has stopped")
+        kept = json.loads(out.read_text())
+        self.assertFalse(kept["complete"])
+        self.assertRegex(kept["runs"][0]["problem"], "panic: .*injected")
+        self.assertIn("guest.empty.ticks", kept["runs"][0]["metrics"])
+        self.assertTrue(any("injected" in line for line in kept["runs"][0]["last_lines"]))
+        self.assertEqual(self.left_running(), [])
+
+    def left_running(self):
+        """Command lines of processes that work in this test's folder."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(process / "cwd").startswith(str(self.folder)):
+                    found.append((process / "cmdline").read_text())
+            except OSError:
+                continue
+        return found
 
 
 if __name__ == "__main__":

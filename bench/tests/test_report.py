@@ -31,10 +31,15 @@ def results():
         "invept.64.nothing.invept.ticks": result.metric(551, "ticks"),
         "invept.64.entry.invept.ticks": result.metric(2000, "ticks"),
         "invept.64.table.invept.ticks": result.metric(5700, "ticks"),
-        "invept.64.many.invept.ticks": result.metric(90000, "ticks")})
+        "invept.64.many.invept.ticks": result.metric(90000, "ticks"),
+        "nested.cpuid.exits-to-L1": result.metric(2, "exits"),
+        "nested.cpuid.L1.instructions": result.metric(620, "count"),
+        "nested.cpuid.L1.vmread": result.metric(10, "count")})
     boot = dict(sample(), scenario="linux-boot")
     boot["runs"][0]["metrics"].update({"L1-Strata:-started": result.metric(9, "ticks"),
-                                       "to-init": result.metric(90, "ticks")})
+                                       "to-kernel": result.metric(50, "ticks"), "to-init": result.metric(90, "ticks")})
+    boot["runs"][0]["counters"] = result.count_rows("kernel", 1, {
+        "exit.l2.cpuid": 50, "exit.l3.cpuid": 70, "reflect.cpuid": 60, "invept.hardware": 3})
     keys = dict(sample(), scenario="grub-keyboard")
     keys["runs"][0]["metrics"] = {"menu.redrawn.median": result.metric(5, "ticks", samples=[4, 5, 6])}
     failed = dict(sample(), scenario="invept-storm", complete=False)
@@ -69,6 +74,25 @@ class Page(unittest.TestCase):
         loaded = re.findall(r'(?:src|href)="(?!#)([^"]*)"|url\((?!#|"#)([^)]*)\)|@import', self.text)
         self.assertEqual([x for x in loaded if any(x)], [])
         self.assertNotIn("<script", self.text)
+
+    def test_phases_and_exits_of_a_boot(self):
+        for part in ("GRUB&#x27;s boot", "kernel: L2 to L1", "cpuid (reflected)"):
+            self.assertIn(part, self.text.replace("GRUB's boot", "GRUB&#x27;s boot"))
+
+    def test_estimates_are_called_so_and_say_their_sources(self):
+        self.assertIn("Estimates, not measurements", self.text)
+        self.assertIn("published figures", self.text)
+        self.assertIn("https://git.kernel.org/linus/", self.text)
+        low = 2 * 784 + 10 * 20 + 610 * 0.4
+        self.assertIn(f"<td class=n>{low:,.0f}</td>", self.text)
+
+    def test_cost_model_of_ones_own(self):
+        bad = Path(self.folder.name) / "model.json"
+        bad.write_text("{}")
+        done = subprocess.run([TOP / "bench/report", "--cost-model", bad, self.path.with_name("0.json")],
+                              capture_output=True, text=True)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("not a cost model", done.stderr)
 
     def test_failed_run_is_marked_and_quoted(self):
         self.assertIn("Incomplete: stalled: &lt;nothing&gt; for 300 s", self.text)

@@ -1,6 +1,7 @@
 """The runner's command line and the scenarios' reading of the serial line, without an emulator."""
 
 import json
+import struct
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "bench"))
 sys.dont_write_bytecode = True
 
-from machine import MachineError, bochs  # noqa: E402
+from machine import MachineError, hook, linux, process, watch  # noqa: E402
 from suite import exit_cost, keyboard, linux_boot, setup, trace  # noqa: E402
 
 
@@ -27,7 +28,7 @@ class Silent:
 
 
 def verdict(ended="matched", detail=""):
-    return bochs.Verdict(ended, detail, 5, 1.0, Path("/dev/null"), Path("/dev/null"))
+    return process.Verdict(ended, detail, 5, 1.0, Path("/dev/null"), Path("/dev/null"))
 
 
 class Options(unittest.TestCase):
@@ -57,7 +58,7 @@ class Options(unittest.TestCase):
     def test_bad_requests_end_with_2(self):
         for words in (["exit-cost", "--levels", "9"], ["exit-cost", "--runs", "0"],
                       ["exit-cost", "--cpu", "z80"], ["exit-cost", "--set", "nonsense"],
-                      ["invept-storm", "--levels", "1"], ["exit-cost", "--set-level", "3:a=b"]):
+                      ["invept-storm", "--levels", "1"], ["grub-keyboard-outside"], ["exit-cost", "--set-level", "3:a=b"]):
             done = subprocess.run([TOP / "bench/run", *words, "--out", "/dev/null"],
                                   capture_output=True, text=True)
             self.assertEqual(done.returncode, 2, words)
@@ -91,6 +92,16 @@ class ExitCost(unittest.TestCase):
         one = self.watched(self.line() + b"FAIL cost.nested: unexpected fault\r\n"
                            b"bench-end: exit-cost\r\n")
         self.assertIn("unexpected fault", one.problem)
+
+    def test_a_strata_that_gives_up_ends_the_run(self):
+        seen = exit_cost._Watch(setup.Setup(), Silent())
+        seen.feed(self.line() + b"strata[L1] 99: panic: \"ept02\" at ept02.c:70\r\n")
+        self.assertFalse(seen.tick())  # more may be said
+        seen._over_since -= watch.SETTLE_S + 1
+        self.assertTrue(seen.tick())
+        one = seen.result(verdict())
+        self.assertIn("panic", one.problem)
+        self.assertIn("nested.cpuid.ticks", one.metrics)
 
     def test_garbled_line(self):
         one = self.watched(b"bench-json: {\"item\":}\r\nbench-end: exit-cost\r\n")
@@ -137,6 +148,73 @@ class Keyboard(unittest.TestCase):
         seen = keyboard._Watch(setup.Setup(), Silent())
         seen.feed(b"bench-end: grub-keyboard\r\n")
         self.assertIn("0 of 5 presses", seen.result(verdict("power-off"), 5).problem)
+
+
+class LinuxBoot(unittest.TestCase):
+    SERIAL = ("strata[L1] 50: continuing boot from drive 81h\r\n"
+              "\x1b[1;1Hstrata-guest: stage=grub-boot tsc=0x64\r\n"
+              'strata-json: {"level":1,"marker":3,"tsc":1,"cpus":1,"counters":{"exit.l2.cpuid":5}}\r\n'
+              "strata-guest: stage=kernel tsc=0x0000000000000078 after=0x00000000000000C8\n"
+              "strata-guest: stage=init cpus=1 tsc=1000\r\n"
+              'strata-json: {"level":1,"marker":1,"tsc":1,"cpus":1,"counters":{"exit.l2.cpuid":9}}\r\n'
+              'strata-json: {"level":1,"marker":2,"tsc":1,"cpus":1,"counters":{"exit.l2.cpuid":10}}\r\n'
+              "strata-guest: stage=shutdown tsc=1500\r\n")
+
+    def seen(self, text):
+        seen = watch.Watch(1)
+        seen.feed(text.encode())
+        return seen
+
+    def metrics(self, text):
+        made = linux_boot._metrics(setup.Setup(levels=1), self.seen(text), verdict("power-off"))
+        return {name: one["value"] for name, one in made.items()}
+
+    def test_phases(self):
+        found = self.metrics(self.SERIAL)
+        self.assertEqual(found["grub-boot-to-kernel"], 20)
+        self.assertEqual(found["kernel-to-init"], 800)
+        self.assertEqual(found["init-to-shutdown"], 500)
+        self.assertEqual(found["linux-alone"], 1450)
+
+    def test_exits_by_phase(self):
+        rows = linux_boot._counters(self.seen(self.SERIAL))
+        self.assertEqual({r["phase"]: r["count"] for r in rows}, {"grub": 5, "kernel": 4, "user": 1})
+
+    def test_a_run_that_ends_early_has_what_there_was(self):
+        found = self.metrics(self.SERIAL[:self.SERIAL.index("strata-guest: stage=init")])
+        self.assertEqual(found["to-kernel"], 120)
+        self.assertNotIn("kernel-to-init", found)
+
+
+class Kernel(unittest.TestCase):
+    def kernel(self, folder, version=0x20F, room=0x10000):
+        image = bytearray(5 * 512 + 1000)
+        image[0x1F1], image[0x202:0x206] = 4, b"HdrS"
+        struct.pack_into("<H", image, 0x206, version)
+        struct.pack_into("<I", image, 0x214, 0x100000)
+        struct.pack_into("<I", image, 0x260, room)
+        path = Path(folder) / "vmlinuz"
+        path.write_bytes(image)
+        return path
+
+    def test_hook_is_behind_the_image_and_knows_the_way_back(self):
+        with tempfile.TemporaryDirectory() as folder:
+            old = self.kernel(folder).read_bytes()
+            new = hook.hook(Path(folder) / "vmlinuz", Path(folder) / "hooked").read_bytes()
+        place = struct.unpack_from("<I", new, 0x214)[0] - 0x100000
+        self.assertEqual(place, 1008)  # the next multiple of 16
+        self.assertEqual(new[:0x214] + new[0x218:len(old)], old[:0x214] + old[0x218:])
+        self.assertIn(struct.pack("<i", -place), new[len(old):])
+
+    def test_kernels_that_cannot_have_one(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for wrong in ({"version": 0x209}, {"room": 1000}):
+                with self.assertRaises(MachineError):
+                    hook.hook(self.kernel(folder, **wrong), Path(folder) / "hooked")
+
+    def test_command_line_has_bochs_frequency_only_there(self):
+        self.assertIn("tsc_early_khz=10000", linux.command_line(10_000_000))
+        self.assertNotIn("tsc_early_khz", linux.command_line())
 
 
 class Trace(unittest.TestCase):

@@ -1,0 +1,86 @@
+/*
+ * Put in front of a Linux kernel by hook.py: runs where the boot protocol has the kernel start (32-bit entry), says
+ * the time on COM1 and has every Strata below print its counters, and goes on with the kernel. "tsc" is before the
+ * counters are printed, "after" behind. All that the kernel finds is as GRUB left it, ESP and EFLAGS' conditions aside.
+ */
+#define SCRATCH_END 0x1e8               /* boot_params: four bytes for the loader's own use end here */
+#define COM1 0x3f8
+#define STRATA 0x40000100
+#define STRATA_MARK 0x40000104
+#define SIGNATURE 0x61727453
+        .text
+        .global start
+start:  lea     SCRATCH_END(%esi), %esp
+        call    1f
+1:      popl    %esp
+        lea     stack_end - 1b(%esp), %esp
+        pushal
+        call    2f
+2:      popl    %ebp
+        sub     $2b - start, %ebp       /* where this runs */
+        rdtsc
+        mov     %eax, before - start(%ebp)
+        mov     %edx, before + 4 - start(%ebp)
+        mov     $STRATA, %eax
+        xor     %ecx, %ecx
+        cpuid
+        cmp     $SIGNATURE, %ebx
+        jne     3f
+        mov     $STRATA_MARK, %eax
+        mov     $MARKER, %ecx
+        cpuid
+3:      rdtsc
+        mov     %eax, after - start(%ebp)
+        mov     %edx, after + 4 - start(%ebp)
+        lea     say_before - start(%ebp), %esi
+        lea     before - start(%ebp), %edi
+        call    say
+        lea     say_after - start(%ebp), %esi
+        lea     after - start(%ebp), %edi
+        call    say
+        mov     $'\n', %al
+        call    put
+        lea     BACK(%ebp), %eax
+        mov     %eax, kernel - start(%ebp)
+        popal
+        jmp     *kernel - stack_end(%esp)
+
+say:    lodsb                           /* the text at ESI and the number at EDI */
+        test    %al, %al
+        jz      number
+        call    put
+        jmp     say
+number: mov     4(%edi), %eax
+        call    word
+        mov     (%edi), %eax
+word:   mov     $8, %ecx
+1:      rol     $4, %eax
+        push    %eax
+        and     $15, %al
+        cmp     $10, %al
+        sbb     $0x69, %al              /* 0..15 as a hexadecimal digit */
+        das
+        call    put
+        pop     %eax
+        loop    1b
+        ret
+put:    push    %eax
+        mov     $COM1 + 5, %dx
+1:      in      %dx, %al
+        test    $0x20, %al
+        jz      1b
+        pop     %eax
+        mov     $COM1, %dx
+        out     %al, %dx
+        ret
+
+say_before:
+        .asciz  "strata-guest: stage=kernel tsc=0x"
+say_after:
+        .asciz  " after=0x"
+        .balign 4
+before: .quad   0
+after:  .quad   0
+        .space  96
+stack_end:
+kernel: .long   0
