@@ -60,12 +60,21 @@ static void print_object(int cpu)
     log_text(separator[0] == '{' ? "{}" : "}");
 }
 
+/* Pages in the pools of all CPUs: what is lost there never comes back. */
+static uint32_t pages_free(void)
+{
+    uint32_t sum = 0;
+    for (unsigned i = 0; i < cpu_count; i++)
+        sum += __atomic_load_n(&cpus[i]->pool.free_count, __ATOMIC_RELAXED);
+    return sum;
+}
+
 void counters_print(uint32_t marker, uint64_t tsc)
 {
-    char head[128];
+    char head[160];
     format(head, sizeof(head),
-           "strata-json: {\"level\":%u,\"marker\":%u,\"tsc\":%llu,\"cpus\":%u,\"counters\":", log_strata_level(),
-           marker, (unsigned long long)tsc, cpu_count);
+           "strata-json: {\"level\":%u,\"marker\":%u,\"tsc\":%llu,\"cpus\":%u,\"pages_free\":%u,\"counters\":",
+           log_strata_level(), marker, (unsigned long long)tsc, cpu_count, pages_free());
     log_lock();
     log_text(head);
     print_object(-1);
