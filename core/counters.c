@@ -7,6 +7,7 @@
 #include "core/format.h"
 #include "core/log.h"
 #include "core/string.h"
+#include "core/upcall.h"
 
 static const char *const reason_names[REASON_COUNT] = {
 #define X(name, number) [number] = #name,
@@ -60,21 +61,25 @@ static void print_object(int cpu)
     log_text(separator[0] == '{' ? "{}" : "}");
 }
 
-/* Pages in the pools of all CPUs: what is lost there never comes back. */
-static uint32_t pages_free(void)
+/* Of the pools of all CPUs: what has been taken and is not kept either is lost. */
+static void print_pages(void)
 {
-    uint32_t sum = 0;
-    for (unsigned i = 0; i < cpu_count; i++)
-        sum += __atomic_load_n(&cpus[i]->pool.free_count, __ATOMIC_RELAXED);
-    return sum;
+    uint32_t free = 0, kept = 0;
+    char text[64];
+    for (unsigned i = 0; i < cpu_count; i++) {
+        free += __atomic_load_n(&cpus[i]->pool.free_count, __ATOMIC_RELAXED);
+        kept += nested_pages_kept(cpus[i]);
+    }
+    format(text, sizeof(text), ",\"pages\":{\"free\":%u,\"kept\":%u}", free, kept);
+    log_text(text);
 }
 
 void counters_print(uint32_t marker, uint64_t tsc)
 {
-    char head[160];
+    char head[128];
     format(head, sizeof(head),
-           "strata-json: {\"level\":%u,\"marker\":%u,\"tsc\":%llu,\"cpus\":%u,\"pages_free\":%u,\"counters\":",
-           log_strata_level(), marker, (unsigned long long)tsc, cpu_count, pages_free());
+           "strata-json: {\"level\":%u,\"marker\":%u,\"tsc\":%llu,\"cpus\":%u,\"counters\":", log_strata_level(),
+           marker, (unsigned long long)tsc, cpu_count);
     log_lock();
     log_text(head);
     print_object(-1);
@@ -86,6 +91,7 @@ void counters_print(uint32_t marker, uint64_t tsc)
         }
         log_text("]");
     }
+    print_pages();
     log_text("}\n");
     log_unlock();
 }

@@ -66,7 +66,7 @@ def build(out, kernel, scenario, ips):
     files |= {"kvm/vmlinuz": kernel, "kvm/initrd": initrd}
     for name, flags in PROGRAMS.items():
         files[f"kvm/{name}.elf"] = _compiled(out.with_name(f"{name}.elf"), SCENARIOS / f"{name}.c", flags)
-    if scenario in ("perf", "perfdbg"):
+    if scenario == "perf":
         if not PERF.is_file():
             raise MachineError(f"missing {PERF} (Debian package linux-perf); run bench/setup.sh --for kvm")
         files |= {str(p).lstrip("/"): p for p in (PERF, *libraries(PERF))}

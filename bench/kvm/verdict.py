@@ -2,7 +2,6 @@
 
 from kvm import watch
 
-PAGES_PER_GUEST_MAX = 0.1  # of L1 that a nested guest may keep: tables of different guests are cached
 CPUID_TICKS_MAX = 2000  # a CPUID of the nested guest, through L1 and KVM and back
 CPUID_OTHERS_MAX = 0.05  # exits of KVM for each that are not its entry: what differs between two boots of SeaBIOS
 
@@ -44,11 +43,10 @@ def _counts(seen):
 
 
 def _memory(seen):
-    """Once half of the guests have run, the others cost L1 no further memory."""
-    half, after = (seen.pages_free(mark) for mark in (watch.MARK_HALF, watch.MARK_AFTER))
-    guests = int(seen.guest.get("short", seen.guest.get("boots", 1))) // 2
-    if None not in (half, after) and half - after > guests * PAGES_PER_GUEST_MAX:
-        return f"L1 had {half} pages free half way and {after} at the end, {guests} nested guests later"
+    """What L1 took for the nested guests it has back, or keeps where it finds it."""
+    before, after = seen.pages(watch.MARK_BEFORE), seen.pages(watch.MARK_AFTER)
+    if before and after and sum(before.values()) != sum(after.values()):
+        return f"L1 lost {sum(before.values()) - sum(after.values())} pages while nested guests ran"
     return None
 
 

@@ -19,7 +19,7 @@ DMESG_LINE = re.compile(r"strata-dmesg: (<[0-9]+>.*)")
 KVM_GAVE_UP = re.compile(r"KVM: entry failed|KVM internal error|kvm run failed|KVM: unknown exit")
 RUNS_SHOWN = 20
 KVM_BEGINS = "strata: KVM begins"  # kvm-init says so in the kernel's log
-MARK_BEFORE, MARK_AFTER, MARK_HALF = 1, 2, 3  # around the nested guests; and when half of them have run
+MARK_BEFORE, MARK_AFTER = 1, 2  # around the nested guests
 MARK_CPUID = 10  # of the first run of scenario cpuid; then one before and one after each
 
 
@@ -41,7 +41,6 @@ class KvmWatch(Watch):
         self.dmesg, self.warnings, self._kvm_begun = [], [], False
         self.counted, self.l3_cpus = {}, set()
         self._nested = f"L{levels + 2} guest"
-        self._progress_of_inner = progress
         self.inner = None
 
     def line(self, text):
@@ -60,7 +59,8 @@ class KvmWatch(Watch):
         if KVM_GAVE_UP.search(text):
             self._fatal(text)
         if not self.inner and text.startswith("strata-guest:"):
-            self.inner = KvmWatch(self.levels + 1, self._progress_of_inner)
+            self.inner = KvmWatch(self.levels + 1, self._progress)
+            self.inner._started = self._started
         if self.inner:
             self.inner.line(text)
 
@@ -93,9 +93,9 @@ class KvmWatch(Watch):
             return []
         return exits.compare(self.counted[counter], exits.reflected(self.reports, MARK_BEFORE, MARK_AFTER))
 
-    def pages_free(self, marker):
-        """Pages that L1 had free at its last report with MARKER; None without one."""
-        found = [r.get("pages_free") for r in self.reports if (r.get("level"), r.get("marker")) == (1, marker)]
+    def pages(self, marker):
+        """{"free": pages of L1, "kept": pages that it uses as a cache} at its last report with MARKER; None without one."""
+        found = [r.get("pages") for r in self.reports if (r.get("level"), r.get("marker")) == (1, marker)]
         return found[-1] if found else None
 
     def exits_per_cpuid(self):
@@ -119,9 +119,10 @@ class KvmWatch(Watch):
             for name, by_kvm, by_strata in self.exit_rows(counter):
                 beside = "" if by_strata is None else f"{by_strata:>16,} passed on by Strata"
                 yield f"  {name:<24}{by_kvm:>12,} counted by L2 ({counter}){beside}"
-        pages = [self.pages_free(mark) for mark in (MARK_BEFORE, MARK_HALF, MARK_AFTER)]
-        if None not in pages:
-            yield f"pages free in L1: {pages[0]:,} before, {pages[1]:,} half way, {pages[2]:,} after"
+        before, after = self.pages(MARK_BEFORE), self.pages(MARK_AFTER)
+        if before and after:
+            yield (f"L1's pages before the nested guests: {before['free']:,} free, {before['kept']:,} kept; "
+                   f"after: {after['free']:,} free, {after['kept']:,} kept")
         if self.inner:
             yield from self.inner.table()
         for message in self.warnings:
