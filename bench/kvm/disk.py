@@ -21,9 +21,9 @@ GUEST_FILES = TOP / "tests/linux"
 SCENARIOS = GUEST_FILES / "kvm"
 MODULES = TOP / "build/cache/kernel/lib/modules"
 QEMU = Path("/usr/bin/qemu-system-x86_64")
-FIRMWARE = (Path("/usr/share/seabios/bios-256k.bin"), Path("/usr/share/seabios/bios.bin"),
-            Path("/usr/share/qemu/kvmvapic.bin"), Path("/usr/share/qemu/linuxboot_dma.bin"),
-            Path("/usr/share/qemu/multiboot_dma.bin"), Path("/usr/share/qemu/pvh.bin"))
+SEABIOS, ROMS = Path("/usr/share/seabios"), Path("/usr/share/qemu")
+FIRMWARE = (SEABIOS / "bios-256k.bin", SEABIOS / "bios.bin", SEABIOS / "vgabios-stdvga.bin", ROMS / "kvmvapic.bin",
+            ROMS / "linuxboot_dma.bin", ROMS / "multiboot_dma.bin", ROMS / "pvh.bin")
 PERF = Path("/usr/bin/perf")
 WANTED = ("ata_piix", "sd_mod", "kvm-intel")
 SIGNATURE_END = b"~Module signature appended~\n"  # before it: struct module_signature, 12 bytes, its length last

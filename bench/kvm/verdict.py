@@ -65,6 +65,11 @@ def _cpuid(seen):
 
 def _guests(seen, l3_smp):
     """The nested guests ran as they should, and ended."""
+    why = _guests_failed(seen, l3_smp)
+    return f"{why}; QEMU said: {seen.qemu_said}" if why and seen.qemu_said else why
+
+
+def _guests_failed(seen, l3_smp):
     if "good" in seen.guest:
         return None if seen.guest["good"] == seen.guest["short"] else (
             f"{seen.guest['good']} of {seen.guest['short']} short nested guests ended as they should")

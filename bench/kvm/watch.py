@@ -42,6 +42,7 @@ class KvmWatch(Watch):
         self.counted, self.l3_cpus = {}, set()
         self._nested = f"L{levels + 2} guest"
         self.inner = None
+        self.qemu_said = None  # its last complaint
 
     def line(self, text):
         if text.startswith(PASSED_ON):
@@ -58,6 +59,8 @@ class KvmWatch(Watch):
     def _passed_on(self, text):
         if KVM_GAVE_UP.search(text):
             self._fatal(text)
+        if text.startswith("qemu-system"):
+            self.qemu_said = text
         if not self.inner and text.startswith("strata-guest:"):
             self.inner = KvmWatch(self.levels + 1, self._progress)
             self.inner._started = self._started

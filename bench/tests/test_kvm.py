@@ -65,6 +65,10 @@ class Linux(unittest.TestCase):
         made = seen("l3| KVM: entry failed, hardware error 0x7\n")
         self.assertEqual(made.errors, ["KVM: entry failed, hardware error 0x7"])
 
+    def test_qemu_says_why(self):
+        self.assertIn("QEMU said: qemu-system-x86_64: no ROM", self.problem(
+            LINUX.replace("l3cpus=2", "l3cpus=1") + "l3| qemu-system-x86_64: no ROM\n"))
+
     def test_lost_memory(self):
         self.assertIsNone(self.problem(report(1) + report(2, 90, 20) + LINUX))
         self.assertIn("L1 lost 1 pages", self.problem(report(1) + report(2, 89, 20) + LINUX))
