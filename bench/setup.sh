@@ -36,8 +36,8 @@ run_packages="gcc libc6-dev make python3 grub-pc-bin grub-common mtools bochs bo
     vgabios busybox-static"
 test_packages="libcmocka-dev clang libclang-rt-14-dev gcc-multilib cppcheck
     clang-format clang-tidy qemu-system-x86"
-# GUEST=kvm: what L2's disk is filled with. QEMU itself is only run inside the emulator.
-kvm_packages="qemu-system-x86"
+# GUEST=kvm: what L2's disk is filled with. Both are only run inside the emulator.
+kvm_packages="qemu-system-x86 linux-perf"
 bench_packages="python3-jsonschema python3-matplotlib"
 # Another machine than Bochs: QEMU with KVM, and its counters.
 perf_packages="qemu-system-x86 linux-perf python3-jsonschema"

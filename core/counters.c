@@ -7,6 +7,7 @@
 #include "core/format.h"
 #include "core/log.h"
 #include "core/string.h"
+#include "core/upcall.h"
 
 static const char *const reason_names[REASON_COUNT] = {
 #define X(name, number) [number] = #name,
@@ -60,6 +61,19 @@ static void print_object(int cpu)
     log_text(separator[0] == '{' ? "{}" : "}");
 }
 
+/* Of the pools of all CPUs: what has been taken and is not kept either is lost. */
+static void print_pages(void)
+{
+    uint32_t free = 0, kept = 0;
+    char text[64];
+    for (unsigned i = 0; i < cpu_count; i++) {
+        free += __atomic_load_n(&cpus[i]->pool.free_count, __ATOMIC_RELAXED);
+        kept += nested_pages_kept(cpus[i]);
+    }
+    format(text, sizeof(text), ",\"pages\":{\"free\":%u,\"kept\":%u}", free, kept);
+    log_text(text);
+}
+
 void counters_print(uint32_t marker, uint64_t tsc)
 {
     char head[128];
@@ -77,6 +91,7 @@ void counters_print(uint32_t marker, uint64_t tsc)
         }
         log_text("]");
     }
+    print_pages();
     log_text("}\n");
     log_unlock();
 }

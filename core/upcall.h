@@ -34,6 +34,8 @@ bool nested_in_vmx(const struct cpu *cpu);
 bool nested_caps_msr(uint32_t msr, uint64_t *value);
 /* ept01 changed: what was composed from it on this CPU must be looked at again. */
 void nested_ept01_changed(struct cpu *cpu);
+/* Pages of the CPU's pool that are in use for as long as they may be of use, which varies. */
+uint32_t nested_pages_kept(const struct cpu *cpu);
 /* Brings counters kept elsewhere into cpu->counters. */
 void nested_counters(struct cpu *cpu);
 

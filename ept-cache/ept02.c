@@ -183,3 +183,15 @@ void ept02_ept01_changed(struct ept02 *ept)
         ept02_flush(ept, BIT(i));
     }
 }
+
+uint32_t ept02_pages(const struct ept02 *ept)
+{
+    uint32_t pages = ept->slab_count;
+    for (unsigned slab = 0; slab < ept->slab_count; slab++) {
+        const struct ept_table *tables = __atomic_load_n(&ept->slabs[slab], __ATOMIC_RELAXED);
+        for (unsigned i = 0; tables && i < TABLES_PER_SLAB; i++)
+            if (tables[i].flags & TABLE_USED)
+                pages += (tables[i].page ? 1u : 0u) + (tables[i].seen ? 1u : 0u);
+    }
+    return pages;
+}

@@ -126,3 +126,15 @@ void nested_counters(struct cpu *cpu)
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         cpu->counters[rows[i].to] = rows[i].value;
 }
+
+static uint32_t bitmap_pages(const struct merged_bitmap *m) { return (m->page.v ? 1u : 0u) + (m->seen.v ? 1u : 0u); }
+
+uint32_t nested_pages_kept(const struct cpu *cpu)
+{
+    uint32_t pages = ept02_pages(&cpu->nested->ept02);
+    for (unsigned i = 0; i < NESTED_SLOTS; i++) {
+        const struct nested_slot *slot = &cpu->nested->slots[i];
+        pages += bitmap_pages(&slot->msr) + bitmap_pages(&slot->vmread) + bitmap_pages(&slot->vmwrite);
+    }
+    return pages;
+}

@@ -21,17 +21,21 @@ GUEST_FILES = TOP / "tests/linux"
 SCENARIOS = GUEST_FILES / "kvm"
 MODULES = TOP / "build/cache/kernel/lib/modules"
 QEMU = Path("/usr/bin/qemu-system-x86_64")
-FIRMWARE = (Path("/usr/share/seabios/bios-256k.bin"), Path("/usr/share/seabios/bios.bin"),
-            Path("/usr/share/qemu/kvmvapic.bin"), Path("/usr/share/qemu/linuxboot_dma.bin"),
-            Path("/usr/share/qemu/multiboot_dma.bin"), Path("/usr/share/qemu/pvh.bin"))
+SEABIOS, ROMS = Path("/usr/share/seabios"), Path("/usr/share/qemu")
+FIRMWARE = (SEABIOS / "bios-256k.bin", SEABIOS / "bios.bin", SEABIOS / "vgabios-stdvga.bin", ROMS / "kvmvapic.bin",
+            ROMS / "linuxboot_dma.bin", ROMS / "multiboot_dma.bin", ROMS / "pvh.bin")
+PERF = Path("/usr/bin/perf")
 WANTED = ("ata_piix", "sd_mod", "kvm-intel")
 SIGNATURE_END = b"~Module signature appended~\n"  # before it: struct module_signature, 12 bytes, its length last
-TEST_KERNEL_FLAGS = (
+# What is compiled for L2's disk: a kernel for KVM, and a program of L2's own.
+KERNEL_FLAGS = (
     "-m32 -std=gnu11 -O2 -ffreestanding -fno-pic -fno-stack-protector -fcf-protection=none "
     "-fno-asynchronous-unwind-tables -mgeneral-regs-only -Wall -Wextra -Wconversion -Werror "
     "-nostdlib -static -no-pie "
     "-Wl,--build-id=none,-z,noexecstack,--section-start=.multiboot=0x200000,-Ttext=0x201000,-e,start"
 ).split()
+PROGRAM_FLAGS = "-std=gnu11 -Os -Wall -Wextra -Wconversion -Werror -static -s".split()
+PROGRAMS = {"cpuid": KERNEL_FLAGS, "vms": PROGRAM_FLAGS}
 
 
 def build_initramfs(out):
@@ -56,11 +60,16 @@ def build(out, kernel, scenario, ips):
         raise MachineError(f"missing {QEMU} (Debian package qemu-system-x86); "
                            "run bench/setup.sh --for kvm")
     out = Path(out)
-    initrd, cpuid = out.with_name("l3-initrd.gz"), out.with_name("cpuid.elf")
+    initrd = out.with_name("l3-initrd.gz")
     linux.build_initramfs(initrd, extra={"init": SCENARIOS / "l3-init"})
-    _test_kernel(cpuid)
     files = {str(p).lstrip("/"): p for p in (QEMU, *libraries(QEMU), *firmware())}
-    files |= {"kvm/vmlinuz": kernel, "kvm/initrd": initrd, "kvm/cpuid.elf": cpuid}
+    files |= {"kvm/vmlinuz": kernel, "kvm/initrd": initrd}
+    for name, flags in PROGRAMS.items():
+        files[f"kvm/{name}.elf"] = _compiled(out.with_name(f"{name}.elf"), SCENARIOS / f"{name}.c", flags)
+    if scenario == "perf":
+        if not PERF.is_file():
+            raise MachineError(f"missing {PERF} (Debian package linux-perf); run bench/setup.sh --for kvm")
+        files |= {str(p).lstrip("/"): p for p in (PERF, *libraries(PERF))}
     if scenario == "nested":
         files["kvm/l2-initrd"] = out.with_name("kvm-initrd.gz")
         build_initramfs(files["kvm/l2-initrd"])
@@ -126,14 +135,13 @@ def firmware():
     return FIRMWARE
 
 
-def _test_kernel(out):
+def _compiled(out, source, flags):
     if not shutil.which("gcc"):
         raise MachineError("missing tool gcc (Debian package gcc)")
-    source = SCENARIOS / "cpuid.c"
-    done = subprocess.run(["gcc", *TEST_KERNEL_FLAGS, "-o", out, source], capture_output=True,
-                          text=True)
+    done = subprocess.run(["gcc", *flags, "-o", out, source], capture_output=True, text=True)
     if done.returncode:
         raise MachineError(f"cannot compile {source}: {done.stderr.splitlines()[0]}")
+    return out
 
 
 def _unsigned(module):

@@ -1,7 +1,9 @@
-"""What L2 and its nested guest say when KVM is the guest hypervisor, and whether that is success.
+"""What L2 and its nested guest say when KVM is the guest hypervisor.
 
 Adds to machine/watch.py's protocol: "strata-l3: key=value ..." is the nested guest's word with
-L2's time, "strata-dmesg: <priority>..." a warning of L2's kernel.
+L2's time, "strata-dmesg: <priority>..." a warning of L2's kernel, "strata-count:" a count of exits.
+Where the nested guest is a system that speaks so itself (scenario nested), its lines are the inner
+ones. verdict.py says whether that is success.
 """
 
 import re
@@ -9,12 +11,16 @@ import re
 from kvm import exits
 from machine.watch import Watch
 
-HISTOGRAM_LINE = re.compile(r"strata-hist: reason=(\d+) count=(\d+)")
+COUNT_LINE = re.compile(r"strata-count: counter=(\w+) reason=(\w+) count=(\d+)")
 PASSED_ON = "l3| "  # what else the nested guest or QEMU said; its guest may speak as L2 does
 L3_LINE = re.compile(r"strata-l3: (.*)")
 DMESG_LINE = re.compile(r"strata-dmesg: (<[0-9]+>.*)")
+# QEMU's words for what KVM could not do; it stays there, with the nested guest stopped.
+KVM_GAVE_UP = re.compile(r"KVM: entry failed|KVM internal error|kvm run failed|KVM: unknown exit")
 RUNS_SHOWN = 20
 KVM_BEGINS = "strata: KVM begins"  # kvm-init says so in the kernel's log
+MARK_BEFORE, MARK_AFTER = 1, 2  # around the nested guests
+MARK_CPUID = 10  # of the first run of scenario cpuid; then one before and one after each
 
 
 class KvmWatch(Watch):
@@ -23,31 +29,43 @@ class KvmWatch(Watch):
     runs        what the nested test kernels reported, in order
     dmesg       L2's kernel messages of priority warning and above, from before KVM was loaded
     warnings    the same, since
-    histogram   {exit reason: count} of the nested guest's exits, as KVM counted them
+    counted     {counter: {exit reason: count}}: exits of the nested guest, as L2's kernel ("hist") or perf ("perf")
+                counted them; "nested": of the nested guest and of its own, in scenario nested
+    inner       what the nested guest's own words give, where it is a system that runs one: a KvmWatch
     """
 
     def __init__(self, levels, progress=None):
         super().__init__(levels, progress)
+        self.levels = levels
         self.l3, self.l3_stages, self.runs = {}, [], []
         self.dmesg, self.warnings, self._kvm_begun = [], [], False
-        self.histogram, self.l3_cpus = {}, set()
+        self.counted, self.l3_cpus = {}, set()
         self._nested = f"L{levels + 2} guest"
+        self.inner = None
+        self.qemu_said = None  # its last complaint
 
     def line(self, text):
-        found = L3_LINE.search(text)
-        if found:
-            self._l3_line(found.group(1))
+        if text.startswith(PASSED_ON):
+            self._passed_on(text.removeprefix(PASSED_ON))
             return
-        found = DMESG_LINE.search(text)
-        if found:
-            self._dmesg_line(found.group(1))
-            return
-        found = HISTOGRAM_LINE.search(text)
-        if found:
-            self.histogram[int(found.group(1))] = int(found.group(2))
-            return
-        if not text.startswith(PASSED_ON):
-            super().line(text)
+        for pattern, take in ((L3_LINE, self._l3_line), (DMESG_LINE, self._dmesg_line),
+                              (COUNT_LINE, self._count_line)):
+            found = pattern.search(text)
+            if found:
+                take(*found.groups())
+                return
+        super().line(text)
+
+    def _passed_on(self, text):
+        if KVM_GAVE_UP.search(text):
+            self._fatal(text)
+        if text.startswith("qemu-system"):
+            self.qemu_said = text
+        if not self.inner and text.startswith("strata-guest:"):
+            self.inner = KvmWatch(self.levels + 1, self._progress)
+            self.inner._started = self._started
+        if self.inner:
+            self.inner.line(text)
 
     def _l3_line(self, text):
         words = dict(w.split("=", 1) for w in text.split() if "=" in w)
@@ -67,64 +85,57 @@ class KvmWatch(Watch):
         else:
             (self.warnings if self._kvm_begun else self.dmesg).append(message)
 
-    def problem(self, smp, l3_smp):
-        """Why KVM's run failed, in one line; None if it did not."""
-        if "failed" in self.guest_stages:
-            return f"L2: {self.guest.get('problem')}"
-        if "qemu-ended" not in self.guest_stages:
-            return "QEMU did not end"
-        if self.guest.get("cpus") != str(smp):
-            return f"{self.guest.get('cpus')} of {smp} CPUs online in L2"
-        if self.warnings:
-            return f"L2's kernel warns: {self.warnings[0]}"
-        if "shutdown" not in self.guest_stages:
-            return "the machine was switched off before L2's init had ended"
-        if self.exits_differ():
-            name, by_kvm, by_strata = self.exits_differ()[0]
-            return f"KVM counted {by_kvm} exits {name}, Strata passed on {by_strata}"
-        if "good" in self.guest:
-            return None if self.guest["good"] == self.guest["short"] else (
-                f"{self.guest['good']} of {self.guest['short']} short nested guests ended as they should")
-        if self.runs:
-            return None
-        return self._linux_problem(l3_smp, int(self.guest.get("boots", 1)))
+    def _count_line(self, counter, reason, count):
+        name = exits.name_of(reason)
+        counts = self.counted.setdefault(counter, {})
+        counts[name] = counts.get(name, 0) + int(count)
 
-    def _linux_problem(self, l3_smp, boots):
-        """All the nested Linuxes had all their CPUs, and ended."""
-        if self.l3_stages.count("init") != boots:
-            return f"the nested guest's init ran {self.l3_stages.count('init')} times of {boots}"
-        if self.l3_cpus != {str(l3_smp)}:
-            return f"{'/'.join(self.l3_cpus)} of {l3_smp} CPUs online in the nested guest"
-        if "problem" in self.l3:
-            return f"the nested guest: {self.l3['problem']}"
-        if self.l3_stages.count("shutdown") != boots or self.guest.get("qemu") != "0":
-            return f"the nested guest did not shut down (QEMU's status {self.guest.get('qemu')})"
-        return None
-
-    def exit_rows(self):
-        """KVM's count of each exit beside Strata's; empty if the scenario does not count."""
-        if not self.histogram:
+    def exit_rows(self, counter):
+        """L2's count of each exit beside Strata's; empty if the scenario does not count so."""
+        if counter not in self.counted:
             return []
-        return exits.compare(self.histogram, exits.reflected(self.reports, 1, 2))
+        return exits.compare(self.counted[counter], exits.reflected(self.reports, MARK_BEFORE, MARK_AFTER))
 
-    def exits_differ(self):
-        return [row for row in self.exit_rows() if row[2] is not None and row[1] != row[2]]
+    def pages(self, marker):
+        """{"free": pages of L1, "kept": pages that it uses as a cache} at its last report with MARKER; None without one."""
+        found = [r.get("pages") for r in self.reports if (r.get("level"), r.get("marker")) == (1, marker)]
+        return found[-1] if found else None
+
+    def exits_per_cpuid(self):
+        """exits.per_cpuid between each two neighbouring runs of scenario cpuid."""
+        for i in range(len(self.runs) - 1):
+            marks = [MARK_CPUID + 2 * (i + k) for k in (0, 1)]
+            fewer, more = (exits.between(self.reports, mark, mark + 1) for mark in marks)
+            if fewer is not None and more is not None:
+                yield exits.per_cpuid(fewer, more, self.runs[i + 1]["cpuids"] - self.runs[i]["cpuids"])
 
     def table(self):
         """The lines that KVM's run adds to the table."""
         if "l3cpus" in self.l3:
             yield f"CPUs online in the nested guest: {self.l3['l3cpus']}"
         for run in self.runs[:RUNS_SHOWN]:
-            yield (f"CPUID in the nested guest: {run['least']:,} ticks (least), "
+            yield (f"CPUID in the nested guest: {run['median']:,} ticks (median), {run['least']:,} (least), "
                    f"{run['mean']:,} (mean of {run['cpuids']:,})")
-        for name, by_kvm, by_strata in self.exit_rows():
-            beside = "" if by_strata is None else f"{by_strata:>16,} passed on by Strata"
-            yield f"  {name:<24}{by_kvm:>12,} counted by KVM{beside}"
+        for taken, entries, other in self.exits_per_cpuid():
+            yield f"exits to L1 for each: {taken:g} of the nested guest, {entries:g} entries, {other:g} others"
+        for counter in self.counted:
+            for name, by_kvm, by_strata in self.exit_rows(counter):
+                beside = "" if by_strata is None else f"{by_strata:>16,} passed on by Strata"
+                yield f"  {name:<24}{by_kvm:>12,} counted by L2 ({counter}){beside}"
+        before, after = self.pages(MARK_BEFORE), self.pages(MARK_AFTER)
+        if before and after:
+            yield (f"L1's pages before the nested guests: {before['free']:,} free, {before['kept']:,} kept; "
+                   f"after: {after['free']:,} free, {after['kept']:,} kept")
+        if self.inner:
+            yield from self.inner.table()
         for message in self.warnings:
             yield f"L2's kernel: {message}"
 
     def summary(self):
-        rows = [{"reason": name, "kvm": by_kvm, "strata": by_strata}
-                for name, by_kvm, by_strata in self.exit_rows()]
+        rows = {counter: [{"reason": name, "kvm": by_kvm, "strata": by_strata}
+                          for name, by_kvm, by_strata in self.exit_rows(counter)]
+                for counter in self.counted}
         return {"exits": rows, "l3": self.l3, "runs": self.runs, "dmesg": self.dmesg,
-                "warnings": self.warnings}
+                "warnings": self.warnings, "exits_per_cpuid": list(self.exits_per_cpuid()),
+                "inner_stages": [{"stage": s.name, "ticks": s.ticks} for s in self.inner.stages] if self.inner else [],
+                "inner": self.inner.summary() if self.inner else None}

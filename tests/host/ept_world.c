@@ -464,6 +464,8 @@ void world_end(void)
     for (unsigned cpu = 0; cpu < WORLD_CPUS; cpu++) {
         struct ept02 *ept = &cpus[cpu].ept;
         running = cpu;
+        if (cpus[cpu].pool.free_count + ept02_pages(ept) != cpus[cpu].pool_total)
+            world_fail("pages belong neither to the pool nor to ept02");
         for (unsigned i = 0; i < EPT02_ROOTS; i++)
             if (ept->roots[i].used)
                 root_drop(ept, &ept->roots[i]);

@@ -1,0 +1,98 @@
+"""Whether a run with KVM as the guest hypervisor succeeded, and if not, why: each check gives one line or None."""
+
+from kvm import watch
+
+CPUID_TICKS_MAX = 2000  # a CPUID of the nested guest, through L1 and KVM and back
+CPUID_OTHERS_MAX = 0.05  # exits of KVM for each that are not its entry: what differs between two boots of SeaBIOS
+
+
+def problem(seen, smp, l3_smp):
+    """Why the run that SEEN watched failed, in one line; None if it did not."""
+    checks = (_ended(seen, smp), _counts(seen), _memory(seen), _cpuid(seen))
+    return next(filter(None, checks), None) or _guests(seen, l3_smp)
+
+
+def _ended(seen, smp):
+    if "failed" in seen.guest_stages:
+        return f"L2: {seen.guest.get('problem')}"
+    if "qemu-ended" not in seen.guest_stages:
+        return "QEMU did not end"
+    if seen.guest.get("cpus") != str(smp):
+        return f"{seen.guest.get('cpus')} of {smp} CPUs online in L2"
+    if seen.warnings:
+        return f"L2's kernel warns: {seen.warnings[0]}"
+    if "shutdown" not in seen.guest_stages:
+        return "the machine was switched off before L2's init had ended"
+    return None
+
+
+def _counts(seen):
+    """The kernel's histogram has every exit; perf all but the last one of each virtual CPU."""
+    for name, by_kvm, by_strata in seen.exit_rows("hist"):
+        if by_strata not in (None, by_kvm):
+            return f"KVM counted {by_kvm} exits {name}, Strata passed on {by_strata}"
+    rows = [row for row in seen.exit_rows("perf") if row[2] is not None]
+    for name, by_perf, by_strata in rows:
+        if by_perf > by_strata:
+            return f"perf counted {by_perf} exits {name}, Strata passed on {by_strata}"
+    missing = sum(by_strata - by_perf for _, by_perf, by_strata in rows)
+    last = int(seen.l3.get("l3cpus", 0)) * seen.l3_stages.count("init")
+    if missing > last:
+        return f"perf counted {missing} exits less than Strata passed on; only {last} were the last of a virtual CPU"
+    return None
+
+
+def _memory(seen):
+    """What L1 took for the nested guests it has back, or keeps where it finds it."""
+    before, after = seen.pages(watch.MARK_BEFORE), seen.pages(watch.MARK_AFTER)
+    if before and after and sum(before.values()) != sum(after.values()):
+        return f"L1 lost {sum(before.values()) - sum(after.values())} pages while nested guests ran"
+    return None
+
+
+def _cpuid(seen):
+    cost = list(seen.exits_per_cpuid())
+    if seen.levels != 1 or not cost:
+        return None
+    slowest = max(run["median"] for run in seen.runs)
+    if slowest > CPUID_TICKS_MAX:
+        return f"a CPUID of the nested guest took {slowest} ticks, {CPUID_TICKS_MAX} are allowed"
+    for taken, entries, other in cost:
+        if (taken, entries) != (1, 1) or other > CPUID_OTHERS_MAX:
+            return f"a CPUID of the nested guest took {taken:g} + {entries:g} exits to L1, and {other:g} others"
+    return None
+
+
+def _guests(seen, l3_smp):
+    """The nested guests ran as they should, and ended."""
+    why = _guests_failed(seen, l3_smp)
+    return f"{why}; QEMU said: {seen.qemu_said}" if why and seen.qemu_said else why
+
+
+def _guests_failed(seen, l3_smp):
+    if "good" in seen.guest:
+        return None if seen.guest["good"] == seen.guest["short"] else (
+            f"{seen.guest['good']} of {seen.guest['short']} short nested guests ended as they should")
+    if seen.inner:
+        return _inner(seen.inner)
+    if seen.runs:
+        return None
+    boots = int(seen.guest.get("boots", 1))
+    if seen.l3_stages.count("init") != boots:
+        return f"the nested guest's init ran {seen.l3_stages.count('init')} times of {boots}"
+    if seen.l3_cpus != {str(l3_smp)}:
+        return f"{'/'.join(seen.l3_cpus)} of {l3_smp} CPUs online in the nested guest"
+    if seen.l3_stages.count("shutdown") != boots or seen.guest.get("qemu") != "0":
+        return f"the nested guest did not shut down (QEMU's status {seen.guest.get('qemu')})"
+    return None
+
+
+def _inner(inner):
+    """The nested guest is L2's system again: it ran guests of its own."""
+    if inner.errors:
+        return inner.errors[0]
+    if inner.warnings:
+        return f"the nested guest's kernel warns: {inner.warnings[0]}"
+    cpus = inner.guest.get("cpus")
+    why = _ended(inner, cpus) or _guests(inner, cpus)
+    return f"in the nested guest: {why}" if why else None

@@ -1,0 +1,132 @@
+"""What is read of a run with KVM as the guest hypervisor, and that each of its verdicts can fail; without an emulator."""
+
+import json
+import sys
+import unittest
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / "bench"))
+sys.dont_write_bytecode = True
+
+from kvm import exits, verdict, watch  # noqa: E402
+
+LINUX = """strata-guest: stage=init cpus=2 possible=2 tsc=1
+strata-guest: stage=qemu tsc=2
+strata-l3: stage=init l3cpus=2 tsc=3
+strata-l3: stage=shutdown tsc=4
+strata-guest: stage=qemu-ended qemu=0 boots=1 tsc=5
+strata-dmesg: <3>[    1.0] RETBleed: WARNING
+strata-dmesg: <4>[    2.0] strata: KVM begins
+strata-guest: stage=shutdown tsc=6
+"""
+
+
+def report(marker, free=100, kept=10, **counters):
+    named = {name.replace("__", "."): count for name, count in counters.items()}
+    return "strata-json: " + json.dumps({"level": 1, "marker": marker, "tsc": 1, "cpus": 2, "pages": {"free": free, "kept": kept},
+                                         "counters": named}) + "\n"
+
+
+def seen(text, levels=1):
+    made = watch.KvmWatch(levels)
+    made.feed(text.encode())
+    return made
+
+
+class Linux(unittest.TestCase):
+    def problem(self, text):
+        return verdict.problem(seen(text), 2, "2")
+
+    def test_good(self):
+        self.assertIsNone(self.problem(LINUX))
+
+    def test_each_word_counts(self):
+        for there, instead, why in (("cpus=2 possible", "cpus=1 possible", "1 of 2 CPUs online in L2"),
+                                    ("l3cpus=2", "l3cpus=1", "1 of 2 CPUs online in the nested"),
+                                    ("qemu=0", "qemu=1", "did not shut down"),
+                                    ("boots=1", "boots=2", "1 times of 2"),
+                                    ("stage=qemu-ended", "stage=x", "QEMU did not end"),
+                                    ("stage=shutdown tsc=6", "", "switched off"),
+                                    ("stage=shutdown tsc=4", "", "did not shut down"),
+                                    ("<3>[    1.0] RETBleed: WARNING", "<4>[ 1.0] strata: KVM begins\n"
+                                     "strata-dmesg: <4>[ 2.0] kvm_intel: VMRESUME failed", "VMRESUME failed")):
+            self.assertIn(why, self.problem(LINUX.replace(there, instead)) or "", why)
+
+    def test_nested_guest_that_runs_guests(self):
+        inner = "".join(f"l3| {line}\n" for line in LINUX.splitlines())
+        outer = "".join(f"{line}\n" for line in LINUX.splitlines() if "strata-l3" not in line)
+        self.assertIsNone(self.problem(outer + inner))
+        self.assertIn("nested guest: the nested guest did not shut", self.problem(outer + inner.replace("qemu=0", "qemu=1")))
+        self.assertIn("nested guest: QEMU did not end", self.problem(outer + inner.partition("l3| strata-l3")[0]))
+        self.assertIn("nested guest's kernel warns", self.problem(outer + inner + "l3| strata-dmesg: <4>[ 2.0] kvm_intel: x\n"))
+
+    def test_kvm_gives_up(self):
+        made = seen("l3| KVM: entry failed, hardware error 0x7\n")
+        self.assertEqual(made.errors, ["KVM: entry failed, hardware error 0x7"])
+
+    def test_qemu_says_why(self):
+        self.assertIn("QEMU said: qemu-system-x86_64: no ROM", self.problem(
+            LINUX.replace("l3cpus=2", "l3cpus=1") + "l3| qemu-system-x86_64: no ROM\n"))
+
+    def test_lost_memory(self):
+        self.assertIsNone(self.problem(report(1) + report(2, 90, 20) + LINUX))
+        self.assertIn("L1 lost 1 pages", self.problem(report(1) + report(2, 89, 20) + LINUX))
+
+
+class Counted(unittest.TestCase):
+    STRATA = report(1, reflect__io=5) + report(2, reflect__io=15, reflect__cpuid=100)
+
+    def problem(self, lines):
+        return verdict.problem(seen(self.STRATA + lines + LINUX), 2, "2")
+
+    def test_histogram_is_exact(self):
+        self.assertIsNone(self.problem("strata-count: counter=hist reason=30 count=10\nstrata-count: counter=hist reason=10 count=100\n"))
+        self.assertIn("counted 9 exits io, Strata passed on 10",
+                      self.problem("strata-count: counter=hist reason=30 count=9\nstrata-count: counter=hist reason=10 count=100\n"))
+        self.assertIn("counted 0 exits cpuid", self.problem("strata-count: counter=hist reason=30 count=10\n"))
+
+    def test_perf_lacks_the_last_exit_of_each_cpu(self):
+        perf = "strata-count: counter=perf reason=IO_INSTRUCTION count={}\nstrata-count: counter=perf reason=CPUID count={}\n"
+        self.assertIsNone(self.problem(perf.format(9, 99)))
+        self.assertIn("3 exits less", self.problem(perf.format(8, 99)))
+        self.assertIn("perf counted 11 exits io", self.problem(perf.format(11, 100)))
+
+
+class Cpuid(unittest.TestCase):
+    def text(self, median=1800, entries=1010, more=1000, invept=5):
+        runs = ""
+        for i, cpuids in enumerate((1000, 2000)):
+            begin = dict(exit__l3__cpuid=7, exit__l2__vmresume=7)
+            end = dict(exit__l3__cpuid=7 + 300 + i * more, exit__l3__external_interrupt=10 * i,
+                       exit__l2__vmresume=7 + 300 + i * entries, exit__l2__cpuid=50 * i, exit__l2__invept=i * invept)
+            runs += report(10 + 2 * i, **begin) + report(11 + 2 * i, **end)
+            runs += f"strata-l3: stage=cpuid cpuids={cpuids} mean=2000 median={median} least=1700 tsc=1\n"
+        return runs + "\n".join(line for line in LINUX.splitlines() if "strata-l3" not in line) + "\n"
+
+    def problem(self, levels=1, **changed):
+        return verdict.problem(seen(self.text(**changed), levels), 2, "1")
+
+    def test_two_exits_each(self):
+        self.assertEqual(list(seen(self.text()).exits_per_cpuid()), [(1.0, 1.0, 0.005)])
+        self.assertIsNone(self.problem())
+
+    def test_more_exits(self):
+        self.assertIn("1 + 2 exits", self.problem(entries=2010))
+        self.assertIn("0.5 + 1.5 exits", self.problem(more=500, entries=1510))
+        self.assertIn("1 others", self.problem(invept=1000))
+
+    def test_slow(self):
+        self.assertIn("took 2001 ticks", self.problem(median=2001))
+        self.assertIsNone(self.problem(median=2001, levels=0))
+
+
+class Names(unittest.TestCase):
+    def test_reasons(self):
+        self.assertEqual([exits.name_of(word) for word in ("10", "CPUID", "MSR_WRITE", "EPT_VIOLATION")],
+                         ["cpuid", "cpuid", "wrmsr", "ept_violation"])
+        self.assertTrue(set(exits.KERNEL_NAMES.values()) <= set(exits.reason_names().values()))
+
+
+if __name__ == "__main__":
+    unittest.main()
