@@ -8,7 +8,7 @@
 
 include tests/guests/guests.mk
 
-.PHONY: test test-host test-fuzz test-source test-setup format host-programs fuzz-programs
+.PHONY: test test-host test-fuzz test-source test-setup test-soak format host-programs fuzz-programs
 
 test: test-setup ## run all tests
 	@tests/run
@@ -24,6 +24,11 @@ test-fuzz: ## replay the fuzzers' seeds and try some new inputs
 
 test-source: ## check the sources: layers, privileged instructions, warnings, format
 	@tests/source/run --build $(BUILD) --cflags="$(SOURCE_CFLAGS)"
+
+SEED = 1
+STEPS = 10000
+test-soak: test-setup $(BUILD)/strata.elf guests ## random EPT edits and accesses under every switch: SEED=, STEPS=
+	@tests/guests/soak --strata $(BUILD)/strata.elf --seed $(SEED) --steps $(STEPS)
 
 format: ## rewrite the C files as .clang-format has it
 	@tests/source/run --format

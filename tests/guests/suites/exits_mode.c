@@ -152,6 +152,39 @@ static void real_injection(void)
     }
 }
 
+/* An external interrupt goes through the interrupt-vector table, out of HLT; or it exits. */
+static void real_external(bool exits)
+{
+    enum { VECTOR = 0x51 };
+    struct nest *n = nest_new(NEST_REAL, real_wait);
+    if (!n || (exits && !nest_need(pin_msr(), PIN_EXT_INT, "external-interrupt exiting")))
+        return;
+    nest_control(PIN_CONTROLS, exits ? PIN_EXT_INT : 0, 0);
+    nest_control(EXIT_CONTROLS, 0, EXIT_ACK_INT);
+    real_vector(VECTOR);
+    apic_icr(this_cpu()->apic_id, ICR_FIXED | ICR_ASSERT | VECTOR);
+    if (exits) {
+        u32 before = this_cpu()->irqs[VECTOR];
+        NEST_RUN(n, REASON_EXT_INT);
+        irq_on();
+        irq_off();
+        check_eq("interrupts taken by the host", this_cpu()->irqs[VECTOR] - before, 1);
+        vmset(GUEST_ACTIVITY, ACTIVITY_ACTIVE);
+        vmset(GUEST_RIP, 2); /* behind HLT */
+        vmset(GUEST_INTERRUPTIBILITY, 0);
+        NEST_RUN(n, REASON_VMCALL);
+        return;
+    }
+    NEST_RUN(n, REASON_VMCALL);
+    apic_eoi();
+    const u16 *frame = (const u16 *)(ulong)vmget(GUEST_RSP);
+    check_eq("AX of the handler", n->regs.ax & 0xffff, 0x4242);
+    check_eq("pushed IP: behind HLT", frame[0], 2);
+    check_eq("activity state", vmget(GUEST_ACTIVITY), ACTIVITY_ACTIVE);
+}
+static void real_external_delivered(void) { real_external(false); }
+static void real_external_exits(void) { real_external(true); }
+
 static void real_to_protected(void)
 {
     struct nest *n = nest_new(NEST_REAL, real_protect);
@@ -190,6 +223,8 @@ const struct test exit_mode_tests[] = {
     { "real-cs-rpl", real_cs_rpl },
     { "real-interrupt", real_interrupt },
     { "real-injection", real_injection },
+    { "real-external", real_external_delivered },
+    { "real-external-exits", real_external_exits },
     { "real-to-protected", real_to_protected },
     { "task-switch", task_switch },
     { NULL, NULL },

@@ -48,8 +48,32 @@ code32_touch:                   /* reads and writes (edi), then again */
         vmcall
         jmp     code32_touch
 
+/* A new PDPTE (edx) is stored (at esi), and then loaded or not. ebx: what edi shows after INVLPG. */
+        .macro  pdpte label, load
+        .global \label
+\label: mov     (%edi), %ebx
+        mov     %edx, (%esi)
+        \load
+        invlpg  (%edi)
+        mov     (%edi), %ebx
+        vmcall
+1:      jmp     1b
+        .endm
+        pdpte   code32_pdpte_stored, "nop"
+        pdpte   code32_pdpte_cr3, "mov %cr3, %eax; mov %eax, %cr3"
+        pdpte   code32_pdpte_cr4, "mov %cr4, %eax; xor $0x80, %eax; mov %eax, %cr4"
+        pdpte   code32_pdpte_cr0, "mov %cr0, %eax; xor $0x40000000, %eax; mov %eax, %cr0"
+
+        .global code32_gp
+code32_gp:                      /* handler of #GP: error code in edx, EIP in ecx, what edi shows in ebx */
+        pop     %edx
+        mov     (%esp), %ecx
+        mov     (%edi), %ebx
+        vmcall
+1:      jmp     1b
+
         .code16
-        .global real_e820, real_hello, real_int, real_protect, real_handler, real_handler_end
+        .global real_e820, real_hello, real_int, real_wait, real_protect, real_handler, real_handler_end
         .balign 64
 real_hello:
         mov     $0x1234, %bx
@@ -65,6 +89,13 @@ real_hello:
         .balign 64
 real_int:                       /* software interrupt, and back */
         int     $0x21
+        vmcall
+1:      jmp     1b
+
+        .balign 64
+real_wait:                      /* until an interrupt has come */
+        sti
+        hlt
         vmcall
 1:      jmp     1b
 
