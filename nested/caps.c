@@ -8,7 +8,7 @@
 #include "core/ept.h"
 #include "core/mem.h"
 
-#define PIN_OFFERED (PIN_EXTERNAL_INTR | PIN_NMI | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER)
+#define PIN_OFFERED (PIN_EXTERNAL_INTR | PIN_NMI | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER | PIN_POSTED_INTR)
 
 #define PROC_OFFERED                                                                                                   \
     (PROC_INTR_WINDOW | PROC_TSC_OFFSET | PROC_HLT | PROC_INVLPG | PROC_MWAIT | PROC_RDPMC | PROC_RDTSC |              \

@@ -61,6 +61,8 @@ static void merge_controls(struct nested_slot *slot)
     if (v->soft[FIELD_PIN_CONTROLS] & PIN_PREEMPTION_TIMER) /* it goes on across exits that L2 does not see */
         exit |= EXIT_SAVE_PREEMPTION_TIMER;
     vmwrite(PIN_CONTROLS, v->soft[FIELD_PIN_CONTROLS]);
+    if (v->soft[FIELD_PIN_CONTROLS] & PIN_POSTED_INTR)
+        vmwrite(POSTED_INTR_VECTOR, v->soft[FIELD_POSTED_INTR_VECTOR]);
     vmwrite(PROC_CONTROLS, v->soft[FIELD_PROC_CONTROLS] | PROC_SECONDARY);
     vmwrite(PROC2_CONTROLS, proc2);
     vmwrite(EXIT_CONTROLS, exit);
@@ -91,6 +93,12 @@ static void merge_apic(const struct vmcs12 *v)
 {
     if (v->soft[FIELD_PROC_CONTROLS] & PROC_TPR_SHADOW)
         vmwrite(VIRTUAL_APIC_ADDR, page_of(v->soft[FIELD_VIRTUAL_APIC_ADDR]));
+    /*
+     * Notifications are physical interrupts: in L3 the processor takes them out of the descriptor by itself, elsewhere they are L2's as
+     * on a bare machine.
+     */
+    if (v->soft[FIELD_PIN_CONTROLS] & PIN_POSTED_INTR)
+        vmwrite(POSTED_INTR_DESC, page_of(v->soft[FIELD_POSTED_INTR_DESC]));
     if (proc2_of(v) & PROC2_VIRT_APIC_ACCESS) /* only compared with, never accessed */
         vmwrite(APIC_ACCESS_ADDR, v->soft[FIELD_APIC_ACCESS_ADDR]);
 }

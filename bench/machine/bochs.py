@@ -39,6 +39,19 @@ LAST_TICK = re.compile(r"^(\d{6,})[a-z]\[", re.M)
 PANIC = re.compile(r"^\d+p\[.*", re.M)
 
 
+USUAL_IPS = 10_000_000
+SLOW_IPS = 100_000_000
+
+
+def usual_ips(options):
+    """Ticks per emulated second that suit Stratas with these boot options.
+
+    Under a guest hypervisor of the old kind an interrupt from Linux's timer takes longer than the
+    time between two of them by the usual clock: Linux would never get further.
+    """
+    return SLOW_IPS if "compat=xmhf" in options else USUAL_IPS
+
+
 @dataclass
 class Machine:
     """A PC. `disks` are image paths in the order of BIOS drives 80h, 81h, ..."""
@@ -46,7 +59,7 @@ class Machine:
     disks: list
     model: str = "corei7_skylake_x"
     cpus: int = 1
-    ips: int = 10_000_000  # ticks per emulated second
+    ips: int = USUAL_IPS  # ticks per emulated second
     memory_mib: int = 1024
     ignore_bad_msrs: bool = True
     extra: list = field(default_factory=list)  # further bochsrc lines, verbatim

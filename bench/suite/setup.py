@@ -30,11 +30,15 @@ class Setup:
     options: str = ""  # for every level, blank separated
     level_options: dict = field(default_factory=dict)  # {level: options}, after `options`
     memory_mib: int = 512
-    ips: int = 10_000_000
+    ips: int = None  # None: what suits the options
     strata: Path = TOP / "build/strata.elf"
     limit_s: int = 1800
     stall_s: int = 300
     perf: bool = True  # on KVM: record what it counts
+
+    def __post_init__(self):
+        if self.ips is None:
+            self.ips = bochs.usual_ips(" ".join([self.options, *self.level_options.values()]))
 
     @property
     def emulated_ips(self):

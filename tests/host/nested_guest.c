@@ -161,7 +161,7 @@ static void sample_host(uint64_t *values)
     V(HOST_CS_SEL) = 0x08;
     V(HOST_SS_SEL) = V(HOST_DS_SEL) = V(HOST_FS_SEL) = 0x10;
     V(HOST_TR_SEL) = 0x40;
-    V(HOST_FS_BASE) = 0x40300000;
+    V(HOST_FS_BASE) = 0x50300000;
     V(HOST_GS_BASE) = 0xffff888000001000ull;
     V(HOST_TR_BASE) = 0xfffffe0000002000ull;
     V(HOST_GDTR_BASE) = 0xfffffe0000003000ull;
@@ -187,14 +187,14 @@ static void sample_guest(uint64_t *values)
     V(GUEST_TR_AR) = 0xb | AR_PRESENT;
     V(GUEST_TR_LIMIT) = 0x67;
     V(GUEST_CR0) = CR0_PE | CR0_NE | CR0_PG;
-    V(GUEST_CR3) = 0x40005000;
+    V(GUEST_CR3) = 0x50005000;
     V(GUEST_CR4) = CR4_PAE | CR4_VMXE;
     V(GUEST_EFER) = EFER_LME | EFER_LMA;
     V(GUEST_PAT) = 0x0007040600070406ull;
     V(GUEST_DR7) = 0x400;
     V(GUEST_RFLAGS) = RFLAGS_FIXED1;
-    V(GUEST_RIP) = 0x40400000;
-    V(GUEST_RSP) = 0x40401000;
+    V(GUEST_RIP) = 0x50400000;
+    V(GUEST_RSP) = 0x50401000;
     V(GUEST_GDTR_LIMIT) = V(GUEST_IDTR_LIMIT) = 0xffff;
 }
 

@@ -69,8 +69,11 @@ static void caps_set(const struct nested_machine_config *config)
         msr[MSR_VMX_PROC2 - MSR_VMX_FIRST] &= ~(PROC2_PML << 32);
     if (config->no_flags)
         msr[MSR_VMX_EPT_VPID - MSR_VMX_FIRST] &= ~EPT_CAP_AD;
-    if (config->no_apic)
+    if (config->no_apic) {
         msr[MSR_VMX_PROC2 - MSR_VMX_FIRST] &= ~((PROC2_VIRT_INTR_DELIVERY | PROC2_VIRT_APIC_ACCESS) << 32);
+        msr[MSR_VMX_PIN - MSR_VMX_FIRST] &= ~(PIN_POSTED_INTR << 32);
+        msr[MSR_VMX_TRUE_PIN - MSR_VMX_FIRST] &= ~(PIN_POSTED_INTR << 32);
+    }
     vmx_caps_derive(&fake_caps);
     fake_pml = !config->no_pml;
     fake_msr_set(MSR_APIC_BASE, APIC_PAGE | APIC_BASE_ENABLE | APIC_BASE_X2APIC | APIC_BASE_BSP);

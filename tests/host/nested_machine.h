@@ -10,11 +10,11 @@
 #include "nested/nested.h"
 #include "tests/host/fake_hw.h"
 
-/* Physical memory: the guest's RAM, then Strata's own. Below and above: nothing. */
-#define NESTED_MACHINE_START 0x40000000ull
-#define GUEST_END 0x42000000ull
+/* Physical memory: the guest's RAM, then Strata's own. Below and above: nothing. A test program's heap lies below, wherever it starts. */
+#define NESTED_MACHINE_START 0x50000000ull
+#define GUEST_END 0x52000000ull
 #define HIDDEN_START GUEST_END
-#define NESTED_MACHINE_END 0x44000000ull
+#define NESTED_MACHINE_END 0x54000000ull
 #define MMIO_PAGE 0xe0000000ull
 
 /* Pages of the guest hypervisor. */
@@ -30,8 +30,8 @@
 #define EPT12_PML4 GUEST_PAGE(16)
 #define EPT12_PDPT GUEST_PAGE(17)
 #define EPT12_PML4_OTHER GUEST_PAGE(18)
-#define L2_ENTRY_RIP 0x40100000ull
-#define L2_HOST_RIP 0x40200000ull
+#define L2_ENTRY_RIP 0x50100000ull
+#define L2_HOST_RIP 0x50200000ull
 #define VMCS12(n) GUEST_PAGE(64 + (n))
 #define EPTP12 (EPT12_PML4 | EPTP_WALK_4 | MEMTYPE_WB)
 

@@ -203,6 +203,10 @@ static void nothing_is_added_with_all_off(void **state)
     world_notice();
     world_invept(0, INVEPT_SINGLE, 0);
     for (unsigned i = 0; i < EPT_ENTRIES; i++)
+        assert_int_equal(world_mapped(0, 0, i * PAGE_SIZE, NULL), 0);
+    for (unsigned i = 0; i < EPT_ENTRIES; i += 2)
+        world_access(0, 0, i * PAGE_SIZE, EPT_R);
+    for (unsigned i = 0; i < EPT_ENTRIES; i++)
         assert_int_equal(world_mapped(0, 0, i * PAGE_SIZE, NULL), i & 1 ? 0 : world_expected(0, i * PAGE_SIZE));
     world_end();
 }

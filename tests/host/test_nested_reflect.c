@@ -62,7 +62,7 @@ static void legacy(enum host host)
     V(GUEST_EFER) = 0;
     V(GUEST_CS_AR) = CODE_32;
     V(GUEST_CR4) = CR4_VMXE;
-    V(HOST_CR3) = host == HOST_PAE ? PDPT32 : 0x40012000;
+    V(HOST_CR3) = host == HOST_PAE ? PDPT32 : 0x50012000;
     V(HOST_CR4) = CR4_VMXE | (host == HOST_PAE ? CR4_PAE : 0);
     static const enum vmcs_row wide[] = { FIELD_HOST_GS_BASE,   FIELD_HOST_TR_BASE,      FIELD_HOST_GDTR_BASE,
                                           FIELD_HOST_IDTR_BASE, FIELD_HOST_SYSENTER_ESP, FIELD_HOST_SYSENTER_EIP,

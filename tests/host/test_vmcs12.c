@@ -135,7 +135,7 @@ static void refuse_fields(const struct nested_machine_config *config)
             assert_int_equal(l2_vmread(vmcs_fields[row].encoding, &value), VMERR_UNSUPPORTED_FIELD);
             assert_int_equal(l2_vmwrite(vmcs_fields[row].encoding, 1), VMERR_UNSUPPORTED_FIELD);
         }
-    assert_false(offered(FIELD_POSTED_INTR_DESC));
+    assert_false(offered(FIELD_PML_ADDR));
     assert_int_equal(offered(FIELD_VMREAD_BITMAP), !config->shadow_off);
     static const uint32_t nonsense[] = {
         0x0004, 0x0812 + 2, 0x2040, 0x4028, 0x6828, 0x6c18, 0x7fff, 0x8000, 0xffffffff
