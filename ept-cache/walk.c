@@ -35,6 +35,7 @@ void ept01_view_reset(struct ept01_view *view)
     for (unsigned i = 0; i < EPT01_WINDOWS; i++)
         view->windows[i].size = 0;
     view->next_type = 0;
+    view->mixed = 0;
     for (unsigned i = 0; i < EPT01_TYPES; i++)
         view->types[i].leaf.size = 0;
 }
@@ -73,13 +74,9 @@ const struct ept01_window *ept01_window_miss(struct ept01_view *view, uint64_t a
     return window;
 }
 
-bool ept01_uniform(struct ept01_view *view, uint64_t base, uint64_t size)
+/* Looks at every page of ept01 in the range. */
+static bool pieces_uniform(const struct ept01_view *view, uint64_t base, uint64_t size)
 {
-    const struct ept01_window *first = ept01_window(view, base);
-    if (!first)
-        return false;
-    if (base - first->base + size <= first->size)
-        return true;
     struct ept_leaf whole = ept01_lookup(view->root, gpa1(base));
     uint64_t done = whole.size;
     for (unsigned piece = 1; done < size && piece < UNIFORM_PIECES; piece++) {
@@ -89,4 +86,22 @@ bool ept01_uniform(struct ept01_view *view, uint64_t base, uint64_t size)
         done += next.size;
     }
     return done >= size;
+}
+
+bool ept01_uniform(struct ept01_view *view, uint64_t base, uint64_t size)
+{
+    const struct ept01_window *first = ept01_window(view, base);
+    if (!first)
+        return false;
+    if (base - first->base + size <= first->size)
+        return true;
+    if (size < PAGE_1G)
+        return pieces_uniform(view, base, size);
+    /* The same GiB is asked about again and again while the guest hypervisor fills it. */
+    if (view->mixed == base + 1)
+        return false;
+    if (pieces_uniform(view, base, size))
+        return true;
+    view->mixed = base + 1;
+    return false;
 }
