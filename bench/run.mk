@@ -34,7 +34,7 @@ build/strata-stat build/strata-stat-i386: tests/linux/strata-stat.c
 
 include bench/guests/guests.mk
 
-.PHONY: bench bench-test bench-setup
+.PHONY: bench bars bench-test bench-setup
 bench-setup:
 	@bench/setup.sh --for bench $(if $(ARCH),--arch $(call shell_word,$(ARCH)))
 
@@ -42,6 +42,10 @@ bench-setup:
 bench: bench-setup ## run the short set of benchmarks and compare it with bench/baseline (JOBS=2)
 	@$(MAKE) --no-print-directory build/strata.elf build/strata-stat $(EXIT_COST)
 	@bench/short --jobs $(or $(JOBS),2)
+
+bars: bench-setup ## what Strata promises of its own cost, measured (bench/bars)
+	@$(MAKE) --no-print-directory build/strata.elf build/strata-stat $(EXIT_COST)
+	@bench/bars
 
 bench-test: bench-setup ## test the benchmarks' own programs (EMULATOR=1: and that two runs are the same)
 	@$(if $(filter-out 0 no,$(EMULATOR)),$(MAKE) --no-print-directory build/strata.elf $(EXIT_COST))

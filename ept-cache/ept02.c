@@ -57,7 +57,7 @@ struct ept02_root *ept02_root_get(struct ept02 *ept, uint64_t eptp12)
 {
     struct ept02_root *root = ept02_root_find(ept, eptp12);
     if (!root) {
-        memset(ept->path, 0, sizeof(ept->path));
+        ept->path = (struct table_path){ 0 };
         root = root_free(ept);
         ept->busy_root = root->index;
         struct ept_table *table = table_new(ept, NULL, 0, eptp12, 0, root, MAP_VIOLATION);
@@ -79,7 +79,7 @@ struct ept02_root *ept02_root_get(struct ept02 *ept, uint64_t eptp12)
 static void work_begin(struct ept02 *ept, const struct ept02_root *root)
 {
     ept->busy_root = root->index;
-    memset(ept->path, 0, sizeof(ept->path));
+    ept->path = (struct table_path){ 0 };
 }
 
 static void walk_root(struct ept02 *ept, const struct ept02_root *root, gpa2_t addr, struct ept12_walk *walk)

@@ -18,7 +18,7 @@
 #define EPT02_ROOTS 64     /* EPTPs of the guest hypervisor that one CPU remembers; bit numbers in a uint64_t */
 #define EPT02_PAGES_MIN 16 /* pages that the pool must have at least */
 #define EPT02_SLABS 128    /* pages of table descriptions */
-#define EPT02_HASH 1024
+#define EPT02_HASH 4096
 
 /* Shared by all CPUs; zeroed at boot. */
 struct ept_shared {
@@ -71,6 +71,7 @@ struct ept02_root {
     uint64_t used;                  /* time of the last ept02_root_get; 0 = free */
     uint16_t dirty[EPT_LEVELS + 1]; /* by level: tables whose original in ept12 may have changed since it was read */
     uint16_t always;                /* tables whose original in ept12 may change without notice */
+    uint32_t dirty_levels;          /* bits: levels whose list of dirty tables may hold something */
 };
 
 /* A list of tables through their age links; oldest first. */
@@ -78,6 +79,11 @@ struct table_list {
     uint16_t first, last;
 };
 enum table_list_id { LIST_NONE, LIST_PAGE_TABLES, LIST_UPPER, LIST_SPARE, LIST_BARE, LIST_COUNT };
+
+/* Tables from the PML4 down, by level. */
+struct table_path {
+    uint16_t id[EPT_LEVELS + 1];
+};
 
 struct ept_table; /* ept-cache/table.h */
 
@@ -98,10 +104,10 @@ struct ept02 {
     uint32_t always_compared; /* tables compared only because nested guests may write them, since the last tidying */
     uint32_t always_limit;    /* so many, and it is time to tidy */
     uint16_t slab_count, free_table;
-    bool opened;                   /* a table of 2-MiB pages has been made since this was cleared */
-    uint16_t recent_root;          /* found last */
-    uint16_t busy_root;            /* being worked on: not to be evicted */
-    uint16_t path[EPT_LEVELS + 1]; /* tables being worked on: not to be evicted */
+    bool opened;            /* a table of 2-MiB pages has been made since this was cleared */
+    uint16_t recent_root;   /* found last */
+    uint16_t busy_root;     /* being worked on: not to be evicted */
+    struct table_path path; /* being worked on: not to be evicted */
     struct table_list lists[LIST_COUNT];
     struct ept02_root roots[EPT02_ROOTS];
     uint16_t hash[EPT02_HASH];

@@ -30,7 +30,7 @@ static bool reclaim_root(struct ept02 *ept)
     return oldest != NULL;
 }
 
-static bool on_path(const struct ept02 *ept, const struct ept_table *t) { return ept->path[t->level] == t->id; }
+static bool on_path(const struct ept02 *ept, const struct ept_table *t) { return ept->path.id[t->level] == t->id; }
 
 /* The oldest of a list that is not being worked on, with all that hangs on it. At most EPT_LEVELS of a list are. */
 static bool reclaim_oldest(struct ept02 *ept, enum table_list_id list)

@@ -93,10 +93,10 @@ static bool child_open(struct ept02 *ept, struct ept_table *child, enum map_mode
 {
     if (child->page || (child->flags & TABLE_COALESCED))
         return true;
-    ept->path[child->level] = child->id;
+    ept->path.id[child->level] = child->id;
     if (table_open(ept, child, mode))
         return true;
-    ept->path[child->level] = 0;
+    ept->path.id[child->level] = 0;
     table_drop(ept, child);
     return false;
 }
@@ -110,7 +110,7 @@ bool ept02_map(struct ept02 *ept, struct ept02_root *root, gpa2_t addr, const st
         unsigned index = ept_index(addr.v, level);
         bool leaf = walk->result == EPT12_LEAF && level <= walk->level;
         uint64_t entry12 = level >= walk->level ? walk->entry[level] : table_entry12(t, NULL, index);
-        ept->path[level] = t->id;
+        ept->path.id[level] = t->id;
         if (t->flags & TABLE_COALESCED) {
             if (walk->result != EPT12_LEAF || (leaf && table_agrees(t, index, entry12)))
                 return true;

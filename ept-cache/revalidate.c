@@ -154,30 +154,36 @@ static void upper_revalidate(struct ept02 *ept, struct ept02_root *root, struct 
             ept02_replay(ept, root, gpa2(base.v + i * HISTORY_BLOCK));
 }
 
+static void table_revalidate(struct ept02 *ept, struct ept02_root *root, struct ept_table *t)
+{
+    table_unmark_dirty(ept, t);
+    if (t->flags & TABLE_ALWAYS) {
+        table_mark_always(ept, t);
+        ept->always_compared++;
+    }
+    ept->counters.revalidated += EPT_ENTRIES;
+    if (t->level == 1)
+        page_table_revalidate(ept, t);
+    else
+        upper_revalidate(ept, root, t);
+}
+
 static void root_revalidate(struct ept02 *ept, struct ept02_root *root)
 {
     ept->busy_root = root->index;
-    memset(ept->path, 0, sizeof(ept->path));
+    ept->path = (struct table_path){ 0 };
     while (root->always) {
         struct ept_table *t = table_at(ept, root->always);
         table_unmark_dirty(ept, t);
         table_mark_dirty(ept, t);
     }
     /* From above: what is not used any more is not compared. */
-    for (int level = EPT_LEVELS; level > 0; level--) {
-        while (root->dirty[level]) {
-            struct ept_table *t = table_at(ept, root->dirty[level]);
-            table_unmark_dirty(ept, t);
-            if (t->flags & TABLE_ALWAYS) {
-                table_mark_always(ept, t);
-                ept->always_compared++;
-            }
-            ept->counters.revalidated += EPT_ENTRIES;
-            if (t->level == 1)
-                page_table_revalidate(ept, t);
-            else
-                upper_revalidate(ept, root, t);
-        }
+    while (root->dirty_levels) {
+        int level = 31 - __builtin_clz(root->dirty_levels);
+        if (root->dirty[level])
+            table_revalidate(ept, root, table_at(ept, root->dirty[level]));
+        else
+            root->dirty_levels &= ~(1u << level);
     }
     if (!root->always)
         ept->dirty_roots &= ~BIT(root->index);

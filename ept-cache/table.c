@@ -88,8 +88,11 @@ static void dirty_insert(struct ept02 *ept, struct ept_table *t, uint16_t *head)
 
 void table_mark_dirty(struct ept02 *ept, struct ept_table *t)
 {
-    if (!(t->flags & TABLE_DIRTY))
-        dirty_insert(ept, t, &ept->roots[t->root].dirty[t->level]);
+    struct ept02_root *root = &ept->roots[t->root];
+    if (t->flags & TABLE_DIRTY)
+        return;
+    root->dirty_levels |= 1u << t->level;
+    dirty_insert(ept, t, &root->dirty[t->level]);
 }
 
 void table_unmark_dirty(struct ept02 *ept, struct ept_table *t)
