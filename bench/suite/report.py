@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import subprocess
 
 from . import cost_model, plot
@@ -35,10 +36,25 @@ EXACT = "Ticks are instructions (Bochs: one tick, one instruction of each CPU); 
 TIMED = "On QEMU ticks are those of the TSC: this host's time, different in each run, as are counts."
 
 
+# The figures that say most, where a result has them: (metric as a pattern, what it is).
+HEADLINES = (
+    (r"(kernel-to-init|linux-alone)\.ratio", r"\1, against the same without Strata"),
+    (r"kernel-to-init", "ticks of the kernel, first instruction to init"),
+    (r"exits-to-(L\d)", r"exits to \1 in the whole boot"),
+    (r"repairs-per-invept-(L\d)", r"violations that \1 repairs per INVEPT"),
+    (r"(.*)\.(L\d)\.instructions", r"instructions of \2 in one round trip of \1"),
+    (r"invept\.1024\.(nothing|table)\.invept\.added", r"L1's instructions for an INVEPT over 1 GiB: \1 changed"),
+    (r"(menu|line)\.redrawn\.(median|p95)", r"\1: key press until redrawn, \2"),
+    (r"(menu|line)\.exits-to-(L\d)", r"\1: exits to \2 for a key press"),
+)
+
+
 def page(results, ablations, trends, model):
     """results [result, ...]; ablations {scenario: {variant: result}}; trends [(revision, result)]; model: a
     cost_model.Model."""
-    parts = [(heading(r), section(r)) for r in results]
+    headlines = in_short(results)
+    parts = [("In short", headlines)] if headlines else []
+    parts += [(heading(r), section(r)) for r in results]
     estimated = estimates(results, model)
     parts += [("Estimated cycles", estimated)] if estimated else []
     parts += [(f"Each optimization off: {scenario}", ablation(variants)) for scenario, variants in ablations.items()]
@@ -63,6 +79,16 @@ def heading(result):
     what = [s["scenario"]["arch"]] if s["scenario"].get("arch") else []
     return ", ".join([f"{result['scenario']}: {plural(s['levels'], 'level')}", plural(s["smp"], "CPU"), *what,
                       s["cpu"].removeprefix("corei7_")])
+
+
+def in_short(results):
+    rows = []
+    for r in results:
+        found = [(what, number(m["value"]), m["unit"]) for pattern, text in HEADLINES
+                 for name, m in (r["runs"][0]["metrics"] if r["complete"] else {}).items()
+                 for match in [re.fullmatch(pattern, name)] if match for what in [match.expand(text)]]
+        rows += [(heading(r) if not at else "", *one) for at, one in enumerate(found)]
+    return _table("", ("measurement", "figure", "value", "unit"), rows, unfolded=True) if rows else None
 
 
 def section(result):
@@ -91,8 +117,8 @@ def _shown(title, picture):
 
 
 def _table(title, heads, rows, unfolded=False):
-    """Rows of text; what begins with a digit, and all that is no first or last column, is to the right."""
-    right = [at and at < len(heads) - 1 or all(row[at][:1].isdigit() for row in rows) for at in range(len(heads))]
+    """Rows of text; columns of numbers are to the right."""
+    right = [all(row[at][:1].isdigit() or row[at][:1] in ("-", "") for row in rows) for at in range(len(heads))]
     kind = [" class=n" if r else "" for r in right]
     head = "".join(f"<th{kind[at]}>{html.escape(h)}</th>" for at, h in enumerate(heads))
     body = "\n".join("<tr>" + "".join(f"<td{kind[at]}>{html.escape(cell)}</td>" for at, cell in enumerate(row))

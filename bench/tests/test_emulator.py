@@ -92,6 +92,13 @@ class Emulator(unittest.TestCase):
         self.assertRegex(done.stdout, r"\| guest\.cpuid: L2 cpuid, handled by L1 \| \d+ \| \d+ \| \+32 \|")
         self.assertNotIn("guest.cpuid-answered: ", done.stdout)  # no counter of what does not ask the processor
 
+    @unittest.skipUnless((TOP / "build/cache/i386/busybox").is_file(), "bench/setup.sh --arch i386 fetches it")
+    def test_i386(self):
+        made = json.loads(self.run_bench("i386", "linux-boot", "--arch", "i386", "--levels", "1", "--smp", "1").read_text())
+        self.assertIn("kernel-to-init", made["runs"][0]["metrics"])
+        self.assertIn("686", made["setup"]["guest"]["kernel"])
+        self.assertEqual({r["phase"] for r in made["runs"][0]["counters"]}, {"grub", "kernel", "user"})
+
     @unittest.skipUnless((TOP / ".git").exists(), "not a git clone")
     def test_pull_request(self):
         """Two revisions, built and measured; the same one has nothing to say."""

@@ -152,8 +152,8 @@ class Keyboard(unittest.TestCase):
 
 class LinuxBoot(unittest.TestCase):
     SERIAL = ("strata[L1] 50: continuing boot from drive 81h\r\n"
-              "\x1b[1;1Hstrata-guest: stage=grub-boot tsc=0x64\r\n"
               'strata-json: {"level":1,"marker":3,"tsc":1,"cpus":1,"counters":{"exit.l2.cpuid":5}}\r\n'
+              "strata-guest: stage=grub-boot tsc=0x0000000000000064\n"
               "strata-guest: stage=kernel tsc=0x0000000000000078 after=0x00000000000000C8\n"
               "strata-guest: stage=init cpus=1 tsc=1000\r\n"
               'strata-json: {"level":1,"marker":1,"tsc":1,"cpus":1,"counters":{"exit.l2.cpuid":9}}\r\n'
