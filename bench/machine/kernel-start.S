@@ -1,8 +1,8 @@
 /*
  * Put in front of a Linux kernel by hook.py: runs where the boot protocol has the kernel start (32-bit entry), has
- * every Strata below print its counters, says on COM1 what time it was at GRUB's boot command (left in SYSENTER_EIP), when
- * it was entered ("tsc") and after the counters were printed ("after"), and goes on with the kernel. All that the kernel
- * finds is as GRUB left it, ESP, EFLAGS' conditions and the serial port's speed aside.
+ * every Strata below print its counters, says on COM1 what time it was at GRUB's boot command (left in SYSENTER_EIP),
+ * when it was entered ("tsc") and after the counters were printed ("after"), and goes on with the kernel. All that the
+ * kernel finds is as GRUB left it, ESP, EFLAGS' conditions and the serial port's speed aside.
  */
 #define SCRATCH_END 0x1e8               /* boot_params: four bytes for the loader's own use end here */
 #define COM1 0x3f8

@@ -199,7 +199,8 @@ def estimates(results, model):
                  _estimate_table(phases)]
     text.append(_table("constants", ("constant", "low", "high", "basis", "source"),
                        [(n, number(c["low"]), number(c["high"]), c["basis"],
-                         c["source"] + (f" — {c['url']}" if c.get("url") else "")) for n, c in model.constants.items()]))
+                         " — ".join(filter(None, (c["source"], c.get("url"), c.get("note")))))
+                        for n, c in model.constants.items()]))
     return "\n".join(text)
 
 

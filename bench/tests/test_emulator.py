@@ -94,7 +94,8 @@ class Emulator(unittest.TestCase):
 
     @unittest.skipUnless((TOP / "build/cache/i386/busybox").is_file(), "bench/setup.sh --arch i386 fetches it")
     def test_i386(self):
-        made = json.loads(self.run_bench("i386", "linux-boot", "--arch", "i386", "--levels", "1", "--smp", "1").read_text())
+        words = ["linux-boot", "--arch", "i386", "--levels", "1", "--smp", "1"]
+        made = json.loads(self.run_bench("i386", *words).read_text())
         self.assertIn("kernel-to-init", made["runs"][0]["metrics"])
         self.assertIn("686", made["setup"]["guest"]["kernel"])
         self.assertEqual({r["phase"] for r in made["runs"][0]["counters"]}, {"grub", "kernel", "user"})

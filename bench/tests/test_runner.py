@@ -58,7 +58,8 @@ class Options(unittest.TestCase):
     def test_bad_requests_end_with_2(self):
         for words in (["exit-cost", "--levels", "9"], ["exit-cost", "--runs", "0"],
                       ["exit-cost", "--cpu", "z80"], ["exit-cost", "--set", "nonsense"],
-                      ["invept-storm", "--levels", "1"], ["grub-keyboard-outside"], ["exit-cost", "--set-level", "3:a=b"]):
+                      ["invept-storm", "--levels", "1"], ["grub-keyboard-outside"],
+                      ["exit-cost", "--set-level", "3:a=b"]):
             done = subprocess.run([TOP / "bench/run", *words, "--out", "/dev/null"],
                                   capture_output=True, text=True)
             self.assertEqual(done.returncode, 2, words)
