@@ -334,6 +334,11 @@ class Tcg(unittest.TestCase):
         self.assertIn("kernel-to-init", made["runs"][0]["metrics"])
         self.assertEqual(made["machine"]["kind"], "tcg")
 
+    def test_the_keyboard_disk_works_here_too(self):
+        found = self.run_bench("grub-keyboard", "--presses", "9", "--limit", "120")["runs"][0]["metrics"]
+        self.assertEqual(len(found["line.redrawn.median"]["samples"]), 3)
+        self.assertFalse(found["line.redrawn.median"]["exact"])
+
     def test_keys_from_outside(self):
         found = self.run_bench("grub-keyboard-outside", "--presses", "9")["runs"][0]["metrics"]
         self.assertEqual(len(found["menu.redrawn.median"]["samples"]), 6)
