@@ -63,7 +63,8 @@ class Emulator(unittest.TestCase):
         bad = self.run_bench("bad", *words, "--set", "history=off")
         done = self.compare(good, bad)
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
-        self.assertIn("first: invept.64.return.touch", done.stderr)
+        self.assertRegex(done.stderr, r"first: invept\.64\.\w+\.touch: L1 ept02")
+        self.assertIn("| invept.64.return.touch.exits-to-L1 |", done.stdout)
         self.assertIn("history=off", done.stdout)
 
     def build_changed(self, name, old, new):
