@@ -159,16 +159,24 @@ def _boot(result, metrics):
             before = at
     if spans:
         yield "When: each phase of the boot", plot.timeline(spans, "ticks")
-    rows = {}
-    for row in result["runs"][0]["counters"]:
-        if "reason" in row:
-            bar = f"{row['phase']}: L{row['from']} to L{row['level']}"
-            part = row["reason"] + (plot.REFLECTED if row["handler"] == "reflected" else "")
-            rows.setdefault(bar, {})[part] = rows.get(bar, {}).get(part, 0) + row["count"]
+    rows = _exits(result)
     if rows:
-        yield "Exits by phase, level and reason", plot.stacked(dict(sorted(
-            rows.items(), key=lambda r: ("grub", "kernel", "user").index(r[0].partition(":")[0])
-            if r[0].partition(":")[0] in ("grub", "kernel", "user") else -1)), "exits")
+        yield "Exits by phase, level and reason", plot.stacked(rows, "exits")
+
+
+def _exits(result):
+    """{bar: {reason: exits}}, one bar for each phase and pair of levels, in the order of the phases."""
+    rows, phases = {}, []
+    for row in result["runs"][0]["counters"]:
+        if "reason" not in row:
+            continue
+        if row["phase"] not in phases:
+            phases.append(row["phase"])
+        bar = phases.index(row["phase"]), f"{row['phase']}: L{row['from']} to L{row['level']}"
+        part = row["reason"] + (plot.REFLECTED if row["handler"] == "reflected" else "")
+        parts = rows.setdefault(bar, {})
+        parts[part] = parts.get(part, 0) + row["count"] / row["per"]
+    return {name: rows[at, name] for at, name in sorted(rows)}
 
 
 def _keyboard(result, _metrics):
@@ -177,6 +185,9 @@ def _keyboard(result, _metrics):
     if series:
         unit = next(m["unit"] for m in found.values() if "samples" in m)
         yield "From the key press until GRUB has redrawn", plot.distribution(series, unit)
+    rows = _exits(result)
+    if rows:
+        yield "Exits for one key press, GRUB's waiting included", plot.stacked(rows, "exits")
 
 
 def estimates(results, model):

@@ -89,6 +89,10 @@ class ExitCost(unittest.TestCase):
         self.assertEqual(one.problem, "stalled: no serial output for 60 s")
         self.assertIn("nested.cpuid.ticks", one.metrics)
 
+    def test_only_bochs_traces(self):
+        with self.assertRaisesRegex(MachineError, "only Bochs"):
+            exit_cost.run(setup.Setup(kind="tcg", levels=0), Path("/nowhere"), Silent(), traced="guest.cpuid")
+
     def test_failure_in_the_guest(self):
         one = self.watched(self.line() + b"FAIL cost.nested: unexpected fault\r\n"
                            b"bench-end: exit-cost\r\n")
