@@ -4,8 +4,8 @@
  *   invept.SIZE.KIND.invept  the instruction alone
  *   invept.SIZE.KIND.entry   the next round trip (VMRESUME until the nested guest's HLT is here again)
  *   invept.SIZE.KIND.touch   the nested guest reads every 4 KiB page once more
- * invept.SIZE.first.touch is their first reading, before all that; invept.SIZE.return.touch the reading after OTHERS other
- * EPTPs were entered, as with many nested guests in turn: more than the hypervisor below may have kept.
+ * invept.SIZE.first.touch is their first reading, before all that; invept.SIZE.return.touch the reading after OTHERS
+ * other EPTPs were entered, as with many nested guests in turn: more than the hypervisor below may have kept.
  * KIND "none" is the same without INVEPT, to be subtracted; its counters likewise. Counters are with "touch" and
  * cover all three. The mapped addresses are those from 8 GiB on; behind them are the 64 MiB from 64 MiB on, again and
  * again, so that a small machine is enough.

@@ -1,10 +1,12 @@
 /*
- * Put in front of a Linux kernel by hook.py: runs where the boot protocol has the kernel start (32-bit entry), says
- * the time on COM1 and has every Strata below print its counters, and goes on with the kernel. "tsc" is before the
- * counters are printed, "after" behind. All that the kernel finds is as GRUB left it, ESP and EFLAGS' conditions aside.
+ * Put in front of a Linux kernel by hook.py: runs where the boot protocol has the kernel start (32-bit entry), has
+ * every Strata below print its counters, says on COM1 what time it was at GRUB's boot command (left in SYSENTER_EIP),
+ * when it was entered ("tsc") and after the counters were printed ("after"), and goes on with the kernel. All that the
+ * kernel finds is as GRUB left it, ESP, EFLAGS' conditions and the serial port's speed aside.
  */
 #define SCRATCH_END 0x1e8               /* boot_params: four bytes for the loader's own use end here */
 #define COM1 0x3f8
+#define SYSENTER_EIP 0x176
 #define STRATA 0x40000100
 #define STRATA_MARK 0x40000104
 #define SIGNATURE 0x61727453
@@ -21,6 +23,13 @@ start:  lea     SCRATCH_END(%esi), %esp
         rdtsc
         mov     %eax, before - start(%ebp)
         mov     %edx, before + 4 - start(%ebp)
+        mov     $SYSENTER_EIP, %ecx
+        rdmsr
+        mov     %eax, boot - start(%ebp)
+        mov     %edx, boot + 4 - start(%ebp)
+        xor     %eax, %eax
+        xor     %edx, %edx
+        wrmsr
         mov     $STRATA, %eax
         xor     %ecx, %ecx
         cpuid
@@ -32,6 +41,21 @@ start:  lea     SCRATCH_END(%esi), %esp
 3:      rdtsc
         mov     %eax, after - start(%ebp)
         mov     %edx, after + 4 - start(%ebp)
+        mov     $COM1 + 3, %dx          /* 115200 8n1 */
+        mov     $0x80, %al
+        out     %al, %dx
+        mov     $COM1, %dx
+        mov     $1, %al
+        out     %al, %dx
+        inc     %dx
+        xor     %al, %al
+        out     %al, %dx
+        mov     $COM1 + 3, %dx
+        mov     $3, %al
+        out     %al, %dx
+        lea     say_boot - start(%ebp), %esi
+        lea     boot - start(%ebp), %edi
+        call    say
         lea     say_before - start(%ebp), %esi
         lea     before - start(%ebp), %edi
         call    say
@@ -74,11 +98,14 @@ put:    push    %eax
         out     %al, %dx
         ret
 
+say_boot:
+        .asciz  "strata-guest: stage=grub-boot tsc=0x"
 say_before:
-        .asciz  "strata-guest: stage=kernel tsc=0x"
+        .asciz  "\nstrata-guest: stage=kernel tsc=0x"
 say_after:
         .asciz  " after=0x"
         .balign 4
+boot:   .quad   0
 before: .quad   0
 after:  .quad   0
         .space  96

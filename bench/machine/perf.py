@@ -1,7 +1,7 @@
 """L0's view of a run under KVM: what `perf` counted of QEMU's process (Debian package linux-perf).
 
-Two recordings side by side: `perf kvm stat` has the exits by reason, `perf stat` the totals of all of KVM's tracepoints, those
-of nested guests among them. Numbers of a real machine: they differ a little from run to run.
+Two recordings side by side: `perf kvm stat` has the exits by reason, `perf stat` the totals of all of KVM's
+tracepoints, those of nested guests among them. Numbers of a real machine: they differ a little from run to run.
 """
 
 import os

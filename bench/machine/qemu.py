@@ -77,8 +77,8 @@ def missing(accel, with_perf=True, root=Path("/"), which=shutil.which, usable=No
     flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     if not device.exists():
         if not re.search(r"^flags\s*:.*\bvmx\b", flags, re.M):
-            return ("no /dev/kvm: the processor shows no VMX (not an Intel one, switched off in its firmware, or this is "
-                    "a virtual machine without nesting)")
+            return ("no /dev/kvm: the processor shows no VMX (not an Intel one, switched off in its firmware, or "
+                    "this is a virtual machine without nesting)")
         return "no /dev/kvm: modprobe kvm_intel nested=1"
     if not (usable or (lambda path: os.access(path, os.R_OK | os.W_OK)))(device):
         return "/dev/kvm may not be opened: be root, or join its group (adduser USER kvm)"

@@ -8,7 +8,7 @@ import statistics
 from dataclasses import dataclass
 
 from .export import number
-from .result import ResultError, values
+from .result import ResultError, counter_key, values
 
 ADDS_ONLY = ("traced",)  # a scenario's options that add metrics and change none
 MUST_AGREE = ("levels", "smp", "cpu", "memory_mib", "ips", "scenario")
@@ -45,10 +45,15 @@ def rows(a, b, names=("A", "B")):
     if missing:
         raise ResultError(f"{names[1]} lacks {len(missing)} metrics of {names[0]}: "
                           + ", ".join(missing[:5]))
+    gone = added_phases(b, a)
+    if gone:
+        raise ResultError(f"{names[1]} counts nothing in phases of {names[0]}: " + ", ".join(gone[:5]))
+    fresh = {counter_key(row) for row in b["runs"][0]["counters"] if row["phase"] in added_phases(a, b)}
+    fresh.update(added(a, b))
     found = []
     for name in {**old, **new}:
-        if name not in old and name in b["runs"][0]["metrics"]:
-            continue  # new metrics have nothing to be compared with: see added()
+        if name not in old and name in fresh:
+            continue  # has nothing to be compared with: see notes()
         unit, exact = (old_units | new_units)[name]
         # A counter that is not there counted nothing.
         before, after = old.get(name, [0]), new.get(name, [0])
@@ -59,7 +64,16 @@ def rows(a, b, names=("A", "B")):
 
 
 def added(a, b):
+    """Metrics that only B has."""
     return sorted(set(b["runs"][0]["metrics"]) - set(a["runs"][0]["metrics"]))
+
+
+def added_phases(a, b):
+    """Phases that only B knows. One that A measured without counting anything in it is not among them."""
+    counted = {row["phase"] for row in a["runs"][0]["counters"]}
+    measured = tuple(a["runs"][0]["metrics"])
+    return sorted(phase for phase in {row["phase"] for row in b["runs"][0]["counters"]} - counted
+                  if not any(name.startswith(f"{phase}.") for name in measured))
 
 
 def worse(found, threshold, either_way=False):
@@ -79,7 +93,9 @@ def notes(a, b):
     if a["host"]["cpu"] != b["host"]["cpu"] and a["machine"]["kind"] != "bochs":
         yield f"processors differ: {a['host']['cpu']} / {b['host']['cpu']}"
     if added(a, b):
-        yield f"new, not compared: {', '.join(added(a, b)[:8])}"
+        yield f"new, not compared: {_some(added(a, b))}"
+    if added_phases(a, b):
+        yield f"counters of new phases, not compared: {_some(added_phases(a, b))}"
 
 
 def table(found, everything=False, limit=60):
@@ -128,6 +144,10 @@ def _numbers(result, name):
             raise ResultError(f"{name}: {metric} should be exact and is not: "
                               + ", ".join(map(number, numbers[:5])))
     return found, units
+
+
+def _some(names, limit=8):
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _spread(numbers):

@@ -27,6 +27,8 @@ END = "bench-end: exit-cost"
 
 def run(setup, out_dir, progress, items="", invept="", traced=""):
     """One measurement: a Run whose metrics hold both runs and their difference."""
+    if traced and setup.kind != "bochs":
+        raise MachineError("--trace: only Bochs says what it executes")
     guest.build()
     above = _boot(setup, out_dir / f"levels-{setup.levels}", progress, items, invept)
     if not setup.levels or above.problem:

@@ -46,4 +46,5 @@ def where(result):
     commit = (result["source"]["commit"] or "no commit")[:10]
     processor = s["cpu"] if m["kind"] == "bochs" else f"{s['cpu']} ({result['host']['cpu']})"
     return (f"{commit}{' (changed)' if result['source']['changed'] else ''}, {m['version']} "
-            f"{processor}, {plural(s['levels'], 'level')}, {plural(s['smp'], 'CPU')}" + (f", {options}" if options else ""))
+            f"{processor}, {plural(s['levels'], 'level')}, {plural(s['smp'], 'CPU')}"
+            + (f", {options}" if options else ""))

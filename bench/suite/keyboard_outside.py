@@ -1,9 +1,9 @@
 """grub-keyboard-outside: the same as grub-keyboard, seen from outside a virtual machine, in wall-clock time.
 
-A key is pressed through QEMU's monitor (send-key), and the screen is looked at until the highlighted menu line has moved, or
-the letter has appeared on the command line. One look takes as long as "look.median" says: a latency is known no better than
-that. For machines with KVM, where it says what a user feels; nothing of it is exact, and nothing of it is ever a reason to
-fail. With QEMU's own emulation only the way is tested.
+A key is pressed through QEMU's monitor (send-key), and the screen is looked at until the highlighted menu line has
+moved, or the letter has appeared on the command line. One look takes as long as "look.median" says: a latency is
+known no better than that. For machines with KVM, where it says what a user feels; nothing of it is exact, and
+nothing of it is ever a reason to fail. With QEMU's own emulation only the way is tested.
 """
 
 import statistics
@@ -27,7 +27,8 @@ class NoAnswer(Exception):
 
 def check(setup):
     if setup.kind == "bochs":
-        raise MachineError(f"{NAME} needs --machine kvm (or tcg, with --levels 0): Bochs has no monitor that presses keys")
+        raise MachineError(f"{NAME} needs --machine kvm (or tcg, with --levels 0): Bochs has no monitor that "
+                           "presses keys")
 
 
 def run(setup, out_dir, progress, presses=100):
@@ -59,7 +60,8 @@ def _press_all(outside, presses, samples, progress, deadline):
     progress.phase("keys in the menu")
     for n in range(presses - in_line):
         before = outside.look().highlighted(rows)
-        samples["menu"].append(outside.press(("down", "up")[n % 2], lambda s: s.highlighted(rows) not in (None, before)))
+        key = ("down", "up")[n % 2]
+        samples["menu"].append(outside.press(key, lambda s: s.highlighted(rows) not in (None, before)))
     progress.phase("keys on the command line")
     outside.press("c", lambda s: s.line_with(PROMPT) is not None)
     row = outside.last.line_with(PROMPT)

@@ -103,7 +103,7 @@ def _colour(part):
 
 
 def stacked(rows, unit):
-    """Exits by reason, a bar each: rows {bar: {part: value}}; reasons without a colour of their own are put together."""
+    """Exits by reason, a bar each: rows {bar: {part: value}}; reasons that have no colour are put together."""
     totals = {}
     for parts in rows.values():
         for part, value in parts.items():

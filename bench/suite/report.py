@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import subprocess
 
 from . import cost_model, plot
@@ -35,10 +36,25 @@ EXACT = "Ticks are instructions (Bochs: one tick, one instruction of each CPU); 
 TIMED = "On QEMU ticks are those of the TSC: this host's time, different in each run, as are counts."
 
 
+# The figures that say most, where a result has them: (metric as a pattern, what it is).
+HEADLINES = (
+    (r"(kernel-to-init|linux-alone)\.ratio", r"\1, against the same without Strata"),
+    (r"kernel-to-init", "ticks of the kernel, first instruction to init"),
+    (r"exits-to-(L\d)", r"exits to \1 in the whole boot"),
+    (r"repairs-per-invept-(L\d)", r"violations that \1 repairs per INVEPT"),
+    (r"(.*)\.(L\d)\.instructions", r"instructions of \2 in one round trip of \1"),
+    (r"invept\.1024\.(nothing|table)\.invept\.added", r"L1's instructions for an INVEPT over 1 GiB: \1 changed"),
+    (r"(menu|line)\.redrawn\.(median|p95)", r"\1: key press until redrawn, \2"),
+    (r"(menu|line)\.exits-to-(L\d)", r"\1: exits to \2 for a key press"),
+)
+
+
 def page(results, ablations, trends, model):
     """results [result, ...]; ablations {scenario: {variant: result}}; trends [(revision, result)]; model: a
     cost_model.Model."""
-    parts = [(heading(r), section(r)) for r in results]
+    headlines = in_short(results)
+    parts = [("In short", headlines)] if headlines else []
+    parts += [(heading(r), section(r)) for r in results]
     estimated = estimates(results, model)
     parts += [("Estimated cycles", estimated)] if estimated else []
     parts += [(f"Each optimization off: {scenario}", ablation(variants)) for scenario, variants in ablations.items()]
@@ -63,6 +79,16 @@ def heading(result):
     what = [s["scenario"]["arch"]] if s["scenario"].get("arch") else []
     return ", ".join([f"{result['scenario']}: {plural(s['levels'], 'level')}", plural(s["smp"], "CPU"), *what,
                       s["cpu"].removeprefix("corei7_")])
+
+
+def in_short(results):
+    rows = []
+    for r in results:
+        found = [(what, number(m["value"]), m["unit"]) for pattern, text in HEADLINES
+                 for name, m in (r["runs"][0]["metrics"] if r["complete"] else {}).items()
+                 for match in [re.fullmatch(pattern, name)] if match for what in [match.expand(text)]]
+        rows += [(heading(r) if not at else "", *one) for at, one in enumerate(found)]
+    return _table("", ("measurement", "figure", "value", "unit"), rows, unfolded=True) if rows else None
 
 
 def section(result):
@@ -91,8 +117,8 @@ def _shown(title, picture):
 
 
 def _table(title, heads, rows, unfolded=False):
-    """Rows of text; what begins with a digit, and all that is no first or last column, is to the right."""
-    right = [at and at < len(heads) - 1 or all(row[at][:1].isdigit() for row in rows) for at in range(len(heads))]
+    """Rows of text; columns of numbers are to the right."""
+    right = [all(row[at][:1].isdigit() or row[at][:1] in ("-", "") for row in rows) for at in range(len(heads))]
     kind = [" class=n" if r else "" for r in right]
     head = "".join(f"<th{kind[at]}>{html.escape(h)}</th>" for at, h in enumerate(heads))
     body = "\n".join("<tr>" + "".join(f"<td{kind[at]}>{html.escape(cell)}</td>" for at, cell in enumerate(row))
@@ -133,16 +159,24 @@ def _boot(result, metrics):
             before = at
     if spans:
         yield "When: each phase of the boot", plot.timeline(spans, "ticks")
-    rows = {}
-    for row in result["runs"][0]["counters"]:
-        if "reason" in row:
-            bar = f"{row['phase']}: L{row['from']} to L{row['level']}"
-            part = row["reason"] + (plot.REFLECTED if row["handler"] == "reflected" else "")
-            rows.setdefault(bar, {})[part] = rows.get(bar, {}).get(part, 0) + row["count"]
+    rows = _exits(result)
     if rows:
-        yield "Exits by phase, level and reason", plot.stacked(dict(sorted(
-            rows.items(), key=lambda r: ("grub", "kernel", "user").index(r[0].partition(":")[0])
-            if r[0].partition(":")[0] in ("grub", "kernel", "user") else -1)), "exits")
+        yield "Exits by phase, level and reason", plot.stacked(rows, "exits")
+
+
+def _exits(result):
+    """{bar: {reason: exits}}, one bar for each phase and pair of levels, in the order of the phases."""
+    rows, phases = {}, []
+    for row in result["runs"][0]["counters"]:
+        if "reason" not in row:
+            continue
+        if row["phase"] not in phases:
+            phases.append(row["phase"])
+        bar = phases.index(row["phase"]), f"{row['phase']}: L{row['from']} to L{row['level']}"
+        part = row["reason"] + (plot.REFLECTED if row["handler"] == "reflected" else "")
+        parts = rows.setdefault(bar, {})
+        parts[part] = parts.get(part, 0) + row["count"] / row["per"]
+    return {name: rows[at, name] for at, name in sorted(rows)}
 
 
 def _keyboard(result, _metrics):
@@ -151,6 +185,9 @@ def _keyboard(result, _metrics):
     if series:
         unit = next(m["unit"] for m in found.values() if "samples" in m)
         yield "From the key press until GRUB has redrawn", plot.distribution(series, unit)
+    rows = _exits(result)
+    if rows:
+        yield "Exits for one key press, GRUB's waiting included", plot.stacked(rows, "exits")
 
 
 def estimates(results, model):
@@ -173,7 +210,8 @@ def estimates(results, model):
                  _estimate_table(phases)]
     text.append(_table("constants", ("constant", "low", "high", "basis", "source"),
                        [(n, number(c["low"]), number(c["high"]), c["basis"],
-                         c["source"] + (f" — {c['url']}" if c.get("url") else "")) for n, c in model.constants.items()]))
+                         " — ".join(filter(None, (c["source"], c.get("url"), c.get("note")))))
+                        for n, c in model.constants.items()]))
     return "\n".join(text)
 
 

@@ -13,7 +13,8 @@ sys.dont_write_bytecode = True
 from suite import SCENARIOS  # noqa: E402
 
 TEXT = (TOP / "bench/README.md").read_text()
-CODE = re.findall(r"```\w*\n(.*?)```", TEXT, re.S) + re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", re.sub(r"```.*?```", "", TEXT, flags=re.S))
+BLOCK = re.compile(r"```\w*\n(.*?)```", re.S)
+CODE = BLOCK.findall(TEXT) + re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", BLOCK.sub("", TEXT))
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 

@@ -63,7 +63,8 @@ class Emulator(unittest.TestCase):
         bad = self.run_bench("bad", *words, "--set", "history=off")
         done = self.compare(good, bad)
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
-        self.assertIn("first: invept.64.return.touch", done.stderr)
+        self.assertRegex(done.stderr, r"first: invept\.64\.\w+\.touch: L1 ept02")
+        self.assertIn("| invept.64.return.touch.exits-to-L1 |", done.stdout)
         self.assertIn("history=off", done.stdout)
 
     def build_changed(self, name, old, new):
@@ -91,6 +92,14 @@ class Emulator(unittest.TestCase):
         self.assertIn("first: guest.cpuid", done.stderr)
         self.assertRegex(done.stdout, r"\| guest\.cpuid: L2 cpuid, handled by L1 \| \d+ \| \d+ \| \+32 \|")
         self.assertNotIn("guest.cpuid-answered: ", done.stdout)  # no counter of what does not ask the processor
+
+    @unittest.skipUnless((TOP / "build/cache/i386/busybox").is_file(), "bench/setup.sh --arch i386 fetches it")
+    def test_i386(self):
+        words = ["linux-boot", "--arch", "i386", "--levels", "1", "--smp", "1"]
+        made = json.loads(self.run_bench("i386", *words).read_text())
+        self.assertIn("kernel-to-init", made["runs"][0]["metrics"])
+        self.assertIn("686", made["setup"]["guest"]["kernel"])
+        self.assertEqual({r["phase"] for r in made["runs"][0]["counters"]}, {"grub", "kernel", "user"})
 
     @unittest.skipUnless((TOP / ".git").exists(), "not a git clone")
     def test_pull_request(self):

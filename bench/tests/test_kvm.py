@@ -127,7 +127,8 @@ class CommandLine(unittest.TestCase):
         made = qemu.Machine(["a,b.img", "linux.img"], "kvm", 2, 1024).command("serial.log", 7)
         said = " ".join(made)
         for part in ("-machine pc,accel=kvm", "-cpu host,+vmx", "-smp 2", "-m 1024", "fd=7", "-S", "-no-reboot",
-                     "-serial file:serial.log", "a,,b.img,format=raw,if=ide,index=0", "linux.img,format=raw,if=ide,index=1"):
+                     "-serial file:serial.log", "a,,b.img,format=raw,if=ide,index=0",
+                     "linux.img,format=raw,if=ide,index=1"):
             self.assertIn(part, said)
 
     def test_missing_disk(self):
@@ -170,7 +171,8 @@ class FakeQemu(threading.Thread):
 
 class Monitor(unittest.TestCase):
     def test_answers_and_events(self):
-        with FakeQemu(lambda r: {"error": {"desc": "no such key"}} if r["execute"] == "send-key" else {"return": 5}) as other:
+        refused = {"error": {"desc": "no such key"}}
+        with FakeQemu(lambda r: refused if r["execute"] == "send-key" else {"return": 5}) as other:
             monitor = qmp.Monitor(other.ours)
             monitor.open()
             self.assertEqual(monitor.execute("cont"), 5)
@@ -300,7 +302,8 @@ class Outside(unittest.TestCase):
 class NeverGated(unittest.TestCase):
     def result(self, exits):
         run = result.Run(None, {"nested.cpuid.ticks": result.metric(exits, "ticks")},
-                         [{"phase": "whole run", "level": 0, "per": 1, "counter": "vmexit.CPUID", "count": exits}], None, 1)
+                         [{"phase": "whole run", "level": 0, "per": 1, "counter": "vmexit.CPUID", "count": exits}],
+                         None, 1)
         return result.assemble("exit-cost", {"levels": 1, "smp": 1, "cpu": "host", "options": {}, "memory_mib": 512,
                                              "ips": None, "scenario": {}},
                                {"commit": None, "changed": False, "strata_sha256": None},
@@ -311,7 +314,8 @@ class NeverGated(unittest.TestCase):
         old, new = self.result(100), self.result(200)
         result.check(old)
         found = compare.rows(old, new)
-        self.assertEqual({r.name: r.percent for r in found}, {"nested.cpuid.ticks": 100, "whole run: L0 vmexit.CPUID": 100})
+        self.assertEqual({r.name: r.percent for r in found},
+                         {"nested.cpuid.ticks": 100, "whole run: L0 vmexit.CPUID": 100})
         self.assertEqual(compare.worse(found, 0, either_way=True), [])
 
 
@@ -329,6 +333,11 @@ class Tcg(unittest.TestCase):
         made = self.run_bench("linux-boot", "--smp", "2")
         self.assertIn("kernel-to-init", made["runs"][0]["metrics"])
         self.assertEqual(made["machine"]["kind"], "tcg")
+
+    def test_the_keyboard_disk_works_here_too(self):
+        found = self.run_bench("grub-keyboard", "--presses", "9", "--limit", "120")["runs"][0]["metrics"]
+        self.assertEqual(len(found["line.redrawn.median"]["samples"]), 3)
+        self.assertFalse(found["line.redrawn.median"]["exact"])
 
     def test_keys_from_outside(self):
         found = self.run_bench("grub-keyboard-outside", "--presses", "9")["runs"][0]["metrics"]

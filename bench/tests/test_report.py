@@ -94,6 +94,10 @@ class Page(unittest.TestCase):
         self.assertEqual(done.returncode, 2)
         self.assertIn("not a cost model", done.stderr)
 
+    def test_headlines(self):
+        self.assertIn("instructions of L1 in one round trip of nested.cpuid", self.text)
+        self.assertIn("menu: key press until redrawn, median", self.text)
+
     def test_failed_run_is_marked_and_quoted(self):
         self.assertIn("Incomplete: stalled: &lt;nothing&gt; for 300 s", self.text)
 

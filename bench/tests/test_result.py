@@ -149,6 +149,24 @@ class Compared(Files):
         self.assertEqual(done.returncode, 1)
         self.assertIn("ept02.fill", done.stderr + done.stdout)
 
+    def test_item_that_counted_nothing_before(self):
+        """Its metrics are old, so its counters are no news to be left out: they are a change from 0."""
+        old = sample()
+        old["runs"][0]["counters"] = []
+        done = self.compare(old, sample())
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("nested.cpuid: L3 cpuid", done.stdout)
+
+    def test_new_phase_is_noted(self):
+        new = sample()
+        new["runs"][0]["counters"] += result.count_rows("kernel", 1, {"exit.l2.cpuid": 5})
+        done = self.compare(sample(), new, "--any-change")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIn("new phases, not compared: kernel", done.stdout)
+        done = self.compare(new, sample())
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("counts nothing in phases", done.stderr)
+
     def test_options_are_noted(self):
         done = self.compare(sample(), sample(history="off"))
         self.assertEqual(done.returncode, 0)

@@ -58,7 +58,8 @@ class Options(unittest.TestCase):
     def test_bad_requests_end_with_2(self):
         for words in (["exit-cost", "--levels", "9"], ["exit-cost", "--runs", "0"],
                       ["exit-cost", "--cpu", "z80"], ["exit-cost", "--set", "nonsense"],
-                      ["invept-storm", "--levels", "1"], ["grub-keyboard-outside"], ["exit-cost", "--set-level", "3:a=b"]):
+                      ["invept-storm", "--levels", "1"], ["grub-keyboard-outside"],
+                      ["exit-cost", "--set-level", "3:a=b"]):
             done = subprocess.run([TOP / "bench/run", *words, "--out", "/dev/null"],
                                   capture_output=True, text=True)
             self.assertEqual(done.returncode, 2, words)
@@ -87,6 +88,10 @@ class ExitCost(unittest.TestCase):
         one = self.watched(self.line(), verdict("stalled", "no serial output for 60 s"))
         self.assertEqual(one.problem, "stalled: no serial output for 60 s")
         self.assertIn("nested.cpuid.ticks", one.metrics)
+
+    def test_only_bochs_traces(self):
+        with self.assertRaisesRegex(MachineError, "only Bochs"):
+            exit_cost.run(setup.Setup(kind="tcg", levels=0), Path("/nowhere"), Silent(), traced="guest.cpuid")
 
     def test_failure_in_the_guest(self):
         one = self.watched(self.line() + b"FAIL cost.nested: unexpected fault\r\n"
@@ -152,8 +157,8 @@ class Keyboard(unittest.TestCase):
 
 class LinuxBoot(unittest.TestCase):
     SERIAL = ("strata[L1] 50: continuing boot from drive 81h\r\n"
-              "\x1b[1;1Hstrata-guest: stage=grub-boot tsc=0x64\r\n"
               'strata-json: {"level":1,"marker":3,"tsc":1,"cpus":1,"counters":{"exit.l2.cpuid":5}}\r\n'
+              "strata-guest: stage=grub-boot tsc=0x0000000000000064\n"
               "strata-guest: stage=kernel tsc=0x0000000000000078 after=0x00000000000000C8\n"
               "strata-guest: stage=init cpus=1 tsc=1000\r\n"
               'strata-json: {"level":1,"marker":1,"tsc":1,"cpus":1,"counters":{"exit.l2.cpuid":9}}\r\n'
