@@ -6,10 +6,15 @@ CPUID_TICKS_MAX = 2000  # a CPUID of the nested guest, through L1 and KVM and ba
 CPUID_OTHERS_MAX = 0.05  # exits of KVM for each that are not its entry: what differs between two boots of SeaBIOS
 
 
-def problem(seen, smp, l3_smp):
+# What a scenario must have given; without it, its checks would have nothing to look at.
+COUNTERS = {"hist": {"hist"}, "perf": {"hist", "perf"}}
+
+
+def problem(seen, scenario, smp, l3_smp):
     """Why the run that SEEN watched failed, in one line; None if it did not."""
-    checks = (_ended(seen, smp), _counts(seen), _memory(seen), _cpuid(seen))
-    return next(filter(None, checks), None) or _guests(seen, l3_smp)
+    checks = (_ended(seen, smp), _guests(seen, l3_smp), _complete(seen, scenario), _counts(seen), _memory(seen),
+              _cpuid(seen))
+    return next(filter(None, checks), None)
 
 
 def _ended(seen, smp):
@@ -23,6 +28,16 @@ def _ended(seen, smp):
         return f"L2's kernel warns: {seen.warnings[0]}"
     if "shutdown" not in seen.guest_stages:
         return "the machine was switched off before L2's init had ended"
+    return None
+
+
+def _complete(seen, scenario):
+    for counter in COUNTERS.get(scenario, set()) - set(seen.counted):
+        return f"L2 counted no exits ({counter})"
+    if seen.levels and not (seen.pages(watch.MARK_BEFORE) and seen.pages(watch.MARK_AFTER)):
+        return "L1's counters from before and after the nested guests are missing"
+    if seen.levels and scenario == "cpuid" and not list(seen.exits_per_cpuid()):
+        return "L1's counters around the runs of CPUID are missing"
     return None
 
 

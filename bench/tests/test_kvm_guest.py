@@ -34,9 +34,12 @@ def seen(text, levels=1):
     return made
 
 
+AROUND = report(1) + report(2)
+
+
 class Linux(unittest.TestCase):
     def problem(self, text):
-        return verdict.problem(seen(text), 2, "2")
+        return verdict.problem(seen(AROUND + text), "linux", 2, "2")
 
     def test_good(self):
         self.assertIsNone(self.problem(LINUX))
@@ -77,14 +80,21 @@ class Linux(unittest.TestCase):
 class Counted(unittest.TestCase):
     STRATA = report(1, reflect__io=5) + report(2, reflect__io=15, reflect__cpuid=100)
 
-    def problem(self, lines):
-        return verdict.problem(seen(self.STRATA + lines + LINUX), 2, "2")
+    def problem(self, lines, scenario="linux"):
+        return verdict.problem(seen(self.STRATA + lines + LINUX), scenario, 2, "2")
 
     def test_histogram_is_exact(self):
         self.assertIsNone(self.problem("strata-count: counter=hist reason=30 count=10\nstrata-count: counter=hist reason=10 count=100\n"))
         self.assertIn("counted 9 exits io, Strata passed on 10",
                       self.problem("strata-count: counter=hist reason=30 count=9\nstrata-count: counter=hist reason=10 count=100\n"))
         self.assertIn("counted 0 exits cpuid", self.problem("strata-count: counter=hist reason=30 count=10\n"))
+
+    def test_nothing_counted(self):
+        hist = "strata-count: counter=hist reason=30 count=10\nstrata-count: counter=hist reason=10 count=100\n"
+        self.assertIsNone(self.problem(hist, "hist"))
+        self.assertIn("no exits (hist)", self.problem("", "hist"))
+        self.assertIn("no exits (perf)", self.problem(hist, "perf"))
+        self.assertIn("counters from before", verdict.problem(seen(LINUX), "linux", 2, "2"))
 
     def test_perf_lacks_the_last_exit_of_each_cpu(self):
         perf = "strata-count: counter=perf reason=IO_INSTRUCTION count={}\nstrata-count: counter=perf reason=CPUID count={}\n"
@@ -95,7 +105,7 @@ class Counted(unittest.TestCase):
 
 class Cpuid(unittest.TestCase):
     def text(self, median=1800, entries=1010, more=1000, invept=5):
-        runs = ""
+        runs = AROUND
         for i, cpuids in enumerate((1000, 2000)):
             begin = dict(exit__l3__cpuid=7, exit__l2__vmresume=7)
             end = dict(exit__l3__cpuid=7 + 300 + i * more, exit__l3__external_interrupt=10 * i,
@@ -105,7 +115,7 @@ class Cpuid(unittest.TestCase):
         return runs + "\n".join(line for line in LINUX.splitlines() if "strata-l3" not in line) + "\n"
 
     def problem(self, levels=1, **changed):
-        return verdict.problem(seen(self.text(**changed), levels), 2, "1")
+        return verdict.problem(seen(self.text(**changed), levels), "cpuid", 2, "1")
 
     def test_two_exits_each(self):
         self.assertEqual(list(seen(self.text()).exits_per_cpuid()), [(1.0, 1.0, 0.005)])
@@ -115,6 +125,10 @@ class Cpuid(unittest.TestCase):
         self.assertIn("1 + 2 exits", self.problem(entries=2010))
         self.assertIn("0.5 + 1.5 exits", self.problem(more=500, entries=1510))
         self.assertIn("1 others", self.problem(invept=1000))
+
+    def test_no_counters(self):
+        runs = "".join(line for line in self.text().splitlines(True) if '"marker": 13' not in line)
+        self.assertIn("around the runs", verdict.problem(seen(runs), "cpuid", 2, "1"))
 
     def test_slow(self):
         self.assertIn("took 2001 ticks", self.problem(median=2001))
