@@ -168,10 +168,9 @@ void pool_clear(struct cpu *cpu, gpa1_t region)
 
 struct nested_slot *pool_shadow(struct cpu *cpu, gpa1_t region)
 {
-    struct nested_slot *slot = find(cpu->nested, region);
-    if (slot && !slot->v.parked)
+    struct nested_slot *slot = hold(cpu, region);
+    if (slot == cpu->nested->current)
         return NULL;
-    slot = hold(cpu, region);
     lock();
     slot->v.linked = true;
     if (!slot->v.parked)

@@ -14,8 +14,8 @@ struct nested_slot *pool_activate(struct cpu *cpu, gpa1_t region);
  */
 void pool_clear(struct cpu *cpu, gpa1_t region);
 /*
- * The slot of a VMCS that is not active, made a shadow VMCS that a link pointer may name. NULL: the guest hypervisor did not clear
- * it. vmcs01 is current, or the vmcs02 that will link to it.
+ * The slot of a VMCS made a shadow VMCS that a link pointer may name; launch state, which such a one has no use for, is lost. NULL:
+ * it is the guest hypervisor's current VMCS. vmcs01 is current, or the vmcs02 that will link to it.
  */
 struct nested_slot *pool_shadow(struct cpu *cpu, gpa1_t region);
 

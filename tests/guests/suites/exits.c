@@ -16,5 +16,7 @@ static void run(void)
     run_list(exit_state_tests);
     run_list(exit_mode_tests);
     run_list(exit_pae_tests);
+    run_list(exit_pic_tests);
+    run_list(exit_msr_tests);
 }
 const struct suite suite_exits = { "exits", NULL, run, true, false };

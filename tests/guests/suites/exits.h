@@ -4,7 +4,7 @@
 #include "suites.h"
 
 extern const struct test exit_control_tests[], exit_event_tests[], exit_inject_tests[], exit_state_tests[],
-    exit_mode_tests[], exit_pae_tests[];
+    exit_mode_tests[], exit_pae_tests[], exit_pic_tests[], exit_msr_tests[];
 void exit_insn_run(void);
 
 #ifdef __x86_64__

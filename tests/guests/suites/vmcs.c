@@ -2,36 +2,33 @@
  * What a VMCS region keeps: every field through VMCLEAR, VMPTRLD, other VMCSs, VMXOFF and another CPU; launch state;
  * regions that start as garbage.
  */
-#include "suites.h"
+#include "vmcs_fields.h"
 
-static const struct field {
-    const char *name;
-    u32 encoding;
-} fields[] = {
+const struct field fields[FIELDS] = {
 #define ROW(name, encoding) { #name, encoding },
     VMCS_FIELDS(ROW)
 #undef ROW
 };
 enum { MANY = 16, SEED_STEP = 0x1000193 };
-static bool supported[COUNT(fields)]; /* by the CPU that filled last */
+bool supported[FIELDS];
 
-static bool is_access_rights(u32 f) { return f >= GUEST_ES_AR && f <= GUEST_TR_AR; }
+bool is_access_rights(u32 f) { return f >= GUEST_ES_AR && f <= GUEST_TR_AR; }
 
 /* A value of its own for each field and seed; undefined bits of access rights need not be kept. */
-static u64 pattern(u32 f, u32 seed)
+u64 pattern(u32 f, u32 seed)
 {
     u64 v = (f + 0x9e3779b9u) * (0x9e3779b97f4a7c15ull + seed * (u64)SEED_STEP);
     return (v ^ v >> 29) & (is_access_rights(f) ? 0x1f0ff : field_mask(f));
 }
 
-static bool writable(u32 f) { return field_kind(f) != KIND_EXIT || (rdmsr(MSR_VMX_MISC) >> 29 & 1); }
+bool writable(u32 f) { return field_kind(f) != KIND_EXIT || (rdmsr(MSR_VMX_MISC) >> 29 & 1); }
 /* Any VMX instruction that fails rewrites it. */
-static bool volatile_field(u32 f) { return f == INSN_ERROR; }
+bool volatile_field(u32 f) { return f == INSN_ERROR; }
 
-static u32 fill(u32 seed)
+u32 fill(u32 seed)
 {
     u32 count = 0;
-    for (u32 i = 0; i < COUNT(fields); i++) {
+    for (u32 i = 0; i < FIELDS; i++) {
         u32 f = fields[i].encoding;
         supported[i] = false;
         if (!writable(f) || volatile_field(f))
@@ -45,9 +42,9 @@ static u32 fill(u32 seed)
     return count;
 }
 
-static void compare(const char *when, u32 seed)
+void compare(const char *when, u32 seed)
 {
-    for (u32 i = 0; i < COUNT(fields); i++) {
+    for (u32 i = 0; i < FIELDS; i++) {
         u32 f = fields[i].encoding;
         u64 v;
         if (!supported[i] || !check_outcome(fields[i].name, field_read(f, &v), VMX_OK))
@@ -192,7 +189,7 @@ static void visit(void *arg)
     vmx_enter_operation();
     there.outcome = vmptrld(phys(there.vmcs));
     there.differs = NULL;
-    for (u32 i = 0; i < COUNT(fields); i++) {
+    for (u32 i = 0; i < FIELDS; i++) {
         u32 f = fields[i].encoding;
         u64 v;
         bool here = field_read(f, &v) == VMX_OK;
@@ -360,4 +357,12 @@ static const struct test tests[] = {
     { NULL, NULL },
 };
 // clang-format on
-const struct suite suite_vmcs = { "vmcs", tests, NULL, true, true };
+
+static void run(void)
+{
+    static const struct test *const lists[] = { tests, vmcs_shadow_tests };
+    for (u32 i = 0; i < COUNT(lists); i++)
+        for (const struct test *t = lists[i]; t->name; t++)
+            test_run(t->name, t->run, true);
+}
+const struct suite suite_vmcs = { "vmcs", NULL, run, true, true };
