@@ -118,8 +118,8 @@ void reflect_reason(struct cpu *cpu, uint32_t reason, uint64_t qualification);
 /* --- special.c: the rare parts of entries and exits, behind slot->flags; vmcs02 is current --- */
 /* VMX_OK, or the exit reason of the failed entry with its qualification. */
 uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qualification);
-/* failed: the entry failed, so nothing of the guest is saved. */
-void special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed);
+/* failed: the entry failed, so nothing of the guest is saved. False: VMX abort. */
+bool special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed);
 /* The exit-MSR-load area; vmcs01 is current. False: VMX abort. */
 bool special_load_msrs(struct cpu *cpu, struct nested_slot *slot);
 uint32_t special_flags(struct nested_slot *slot);

@@ -166,8 +166,8 @@ void reflect(struct cpu *cpu)
     bool never_loaded = reason == (REASON_entry_guest_state | REASON_ENTRY_FAILURE);
     if (inherits && !never_loaded)
         read_msrs(&from);
-    if (slot->flags)
-        special_exit(cpu, slot, reason & REASON_ENTRY_FAILURE);
+    if (slot->flags && !special_exit(cpu, slot, reason & REASON_ENTRY_FAILURE))
+        vmx_abort("its exit MSR-store area cannot be stored");
     vmcs12_give(cpu, v);
     cpu->in_nested = cpu->waits_in_nested = false;
     if (inherits && never_loaded)

@@ -311,17 +311,25 @@ uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qual
     return VMX_OK;
 }
 
-void special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed)
+/* False: an entry could not be stored. */
+static bool store_area(uint64_t area, uint64_t count_entries)
+{
+    for (uint64_t i = 0; i < count_entries; i++)
+        if (i >= MSR_AREA_MAX || !store_one(area, i))
+            return false;
+    return true;
+}
+
+bool special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed)
 {
     (void)cpu;
     const struct vmcs12 *v = &slot->v;
-    if (!failed)
-        for (uint64_t i = 0; i < v->soft[FIELD_EXIT_MSR_STORE_COUNT]; i++)
-            if (i >= MSR_AREA_MAX || !store_one(v->soft[FIELD_EXIT_MSR_STORE_ADDR], i))
-                break;
+    if (!failed && !store_area(v->soft[FIELD_EXIT_MSR_STORE_ADDR], v->soft[FIELD_EXIT_MSR_STORE_COUNT]))
+        return false;
     if (slot->flags & SLOT_KEEP)
         keep_exit(slot, failed);
     if ((slot->flags & SLOT_FLUSH) &&
         !(v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY && v->soft[FIELD_PROC2_CONTROLS] & PROC2_VPID))
         hw_invvpid(INVVPID_SINGLE, VPID01, 0);
+    return true;
 }

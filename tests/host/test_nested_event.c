@@ -231,6 +231,29 @@ static void machine_checks_reach_the_guest(void **state)
     assert_int_equal(nested_machine_cpu()->machine_check_pending, 0);
 }
 
+/* While the nested guest is to run: an exit if the guest hypervisor's exception bitmap says so, else the nested guest's. */
+static void machine_checks_of_l3(void **state)
+{
+    (void)state;
+    for (unsigned wanted = 0; wanted < 2; wanted++) {
+        make(&usual, 0, 0);
+        assert_int_equal(l2_vmwrite(VMCS_EXCEPTION_BITMAP, wanted ? BIT(VECTOR_MC) : 0), VMX_OK);
+        launch();
+        nested_machine_cpu()->machine_check_pending = nested_machine_cpu()->event_pending = 1;
+        nested_machine_exit(
+            &(struct nested_exit_info){ .reason = REASON_ept_violation, .qualification = 1, .gpa = GUEST_PAGE(1000) });
+        assert_int_equal(nested_machine_in_l3(), !wanted);
+        assert_int_equal(nested_machine_cpu()->machine_check_pending, 0);
+        uint64_t info = INTR_VALID | INTR_TYPE_HW_EXCEPTION | VECTOR_MC;
+        if (wanted) {
+            assert_int_equal(l2_field(VMCS_EXIT_REASON), REASON_exception_nmi);
+            assert_int_equal(l2_field(VMCS_EXIT_INTR_INFO), info);
+        } else {
+            assert_int_equal(in_vmcs02(FIELD_ENTRY_INTR_INFO), info);
+        }
+    }
+}
+
 /* --- NMIs while the nested guest is to run --- */
 
 /* Without NMI exiting: the nested guest's. */
@@ -463,6 +486,7 @@ int main(void)
         TEST(nmis_wait_for_their_window),
         TEST(nmis_while_one_waits),
         TEST(machine_checks_reach_the_guest),
+        TEST(machine_checks_of_l3),
         TEST(nmis_go_through),
         TEST(nmis_go_through_without_shadowing),
         TEST(nmis_wait_in_vmcs02),

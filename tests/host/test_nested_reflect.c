@@ -476,6 +476,23 @@ static void msr_loads_that_fail_at_exit(void **state)
     }
 }
 
+/* SDM 3, "Saving MSRs": a failure is a VMX abort, too. */
+static void msr_stores_that_fail(void **state)
+{
+    (void)state;
+    static const uint32_t bad[] = { 0x808, 0x9b, 0x12345 };
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        vmcs12_sample(values);
+        V(EXIT_MSR_STORE_COUNT) = 2;
+        start(&usual, HOST_64);
+        area_set(STORE_AREA, 0, MSR_KERNEL_GS_BASE, 0);
+        area_set(STORE_AREA, 1, bad[i], 0xabcd);
+        enter(REASON_vmlaunch);
+        expect_abort();
+        assert_int_equal(area_value(STORE_AREA, 1), 0xabcd);
+    }
+}
+
 /* --- failed entries --- */
 
 /* How an entry fails although all controls are right. */
@@ -604,6 +621,7 @@ int main(void)
         TEST(msr_areas_are_used),
         TEST(msr_loads_fail),
         TEST(msr_loads_that_fail_at_exit),
+        TEST(msr_stores_that_fail),
         TEST(failed_entries),
         TEST(failed_entries_without_misc_29),
         TEST(failed_entries_that_load_nothing),
