@@ -48,7 +48,7 @@ HOST_TESTS := $(basename $(notdir $(wildcard tests/host/test_*.c)))
 FUZZ_TARGETS := $(basename $(notdir $(wildcard tests/fuzz/fuzz_*.c)))
 HOST_DOUBLES := $(basename $(notdir $(filter-out tests/host/test_%.c,$(wildcard tests/host/*.c))))
 # The two ways to panic exclude each other.
-FUZZ_DOUBLES := $(filter-out panic_cmocka,$(HOST_DOUBLES))
+FUZZ_DOUBLES := $(filter-out %_cmocka,$(HOST_DOUBLES))
 
 # The sources that the first comment of a file names, without ".c".
 sources_of = $(basename $(shell sed -n '0,/\*\//{s|^/\* sources:||;s|\*/.*||;s|^ \*||;p}' $(1)))

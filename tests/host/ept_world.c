@@ -289,6 +289,20 @@ uint64_t world_page_table(unsigned eptp, uint64_t addr)
     return table;
 }
 
+uint64_t world_fill(unsigned eptp, uint64_t addr, uint64_t first, uint64_t step)
+{
+    uint64_t table = world_page_table(eptp, addr);
+    for (unsigned i = 0; i < EPT_ENTRIES; i++)
+        world_write_quiet(table, i, first + i * step);
+    world_notice();
+    return table;
+}
+
+uint64_t world_run(unsigned eptp, uint64_t addr, uint64_t target, uint64_t access)
+{
+    return world_fill(eptp, addr, world_leaf(target, access, MEMTYPE_WB), PAGE_SIZE);
+}
+
 static void violation_check(unsigned cpu, unsigned eptp, uint64_t addr, uint64_t access, enum ept02_outcome outcome,
                             const struct ept02_report *report)
 {
@@ -412,6 +426,26 @@ static void pages_spread(void)
         unsigned index = n < ARRAY_SIZE(indexes) ? indexes[n] : (unsigned)world_choose(512);
         pages[i] = bases[i % ARRAY_SIZE(bases)] + index * PAGE_SIZE;
     }
+}
+
+struct world_config world_all_on(unsigned pool_pages)
+{
+    return (struct world_config){ .seed = 1,
+                                  .large = true,
+                                  .coalesce = true,
+                                  .history = true,
+                                  .prefill = true,
+                                  .watch = true,
+                                  .hw_single = true,
+                                  .exec_only = true,
+                                  .pages_1g = true,
+                                  .pool_pages = pool_pages };
+}
+
+void world_reset_all_on(unsigned pool_pages)
+{
+    struct world_config all_on = world_all_on(pool_pages);
+    world_reset(&all_on);
 }
 
 void world_reset(const struct world_config *wanted)

@@ -33,6 +33,9 @@ struct world_config {
 
 /* Everything anew. Ends the test when a later call finds something wrong (world_fail). */
 void world_reset(const struct world_config *config);
+/* Every switch on, and everything that a processor can have. */
+struct world_config world_all_on(unsigned pool_pages);
+void world_reset_all_on(unsigned pool_pages);
 /* What was found wrong: called with a text. The test or the fuzzer brings it. */
 _Noreturn void world_fail(const char *text);
 
@@ -54,6 +57,10 @@ void world_write_quiet(uint64_t table, unsigned index, uint64_t entry);
 void world_notice(void);
 /* Tables 3 levels deep down to a page table for addr under eptp, from the free ones; its address. */
 uint64_t world_page_table(unsigned eptp, uint64_t addr);
+/* A page table for the 2 MiB of addr: entry i is first + i * step. Returns it. */
+uint64_t world_fill(unsigned eptp, uint64_t addr, uint64_t first, uint64_t step);
+/* The same with 512 neighbouring pages from target on. */
+uint64_t world_run(unsigned eptp, uint64_t addr, uint64_t target, uint64_t access);
 /* Links table at addr under eptp in a table of this level. The upper tables exist. */
 void world_set(unsigned eptp, uint64_t addr, int level, uint64_t entry);
 

@@ -1,6 +1,6 @@
 /* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
  * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c
- * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c */
+ * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c tests/host/ept_cmocka.c */
 /*
  * INVEPT: what changes in ept12 is in ept02 afterwards, what was mapped is mapped again without a violation, and the
  * processor is told exactly when a translation that it may have cached must not be used any more.
@@ -21,40 +21,8 @@
 #define UC 0
 #define PAGES 16 /* 2-MiB regions that the nested guest uses */
 
-void hw_invept(enum invept_type type, uint64_t eptp) { world_hw_invept(type, eptp); }
-
-_Noreturn void world_fail(const char *text)
-{
-    fail_msg("%s", text);
-    abort();
-}
-
-static struct world_config all_on(void)
-{
-    return (struct world_config){ .seed = 1,
-                                  .large = true,
-                                  .coalesce = true,
-                                  .history = true,
-                                  .prefill = true,
-                                  .watch = true,
-                                  .hw_single = true,
-                                  .exec_only = true,
-                                  .pages_1g = true,
-                                  .pool_pages = 160 };
-}
-
 static const struct ept02_counters *counters(unsigned cpu) { return &world_ept02(cpu)->counters; }
 static uint64_t repaired(unsigned cpu) { return counters(cpu)->outcome[EPT02_REPAIRED]; }
-
-/* A page table for the 2 MiB of addr. Neighbouring pages, or (step 0) one page again and again. */
-static uint64_t fill(unsigned eptp, uint64_t addr, uint64_t first, uint64_t step)
-{
-    uint64_t table = world_page_table(eptp, addr);
-    for (unsigned i = 0; i < EPT_ENTRIES; i++)
-        world_write_quiet(table, i, first + i * step);
-    world_notice();
-    return table;
-}
 
 /* The world of the table of changes: three regions of different kinds, all touched. */
 static uint64_t tables[3], pd, pdpt;
@@ -63,9 +31,9 @@ static void changes_begin(const struct world_config *config)
 {
     world_reset(config);
     world_pages_in(0);
-    tables[0] = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
-    tables[1] = fill(0, PAGE_2M, world_leaf(WORLD_DATA + PAGE_2M + PAGE_SIZE, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
-    tables[2] = fill(0, 8 * PAGE_2M, world_leaf(WORLD_DATA + 5 * PAGE_2M, EPT_R, MEMTYPE_WB), PAGE_SIZE);
+    tables[0] = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+    tables[1] = world_fill(0, PAGE_2M, world_leaf(WORLD_DATA + PAGE_2M + PAGE_SIZE, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+    tables[2] = world_fill(0, 8 * PAGE_2M, world_leaf(WORLD_DATA + 5 * PAGE_2M, EPT_R, MEMTYPE_WB), PAGE_SIZE);
     pdpt = world_read(world_table(0), 0) & EPT_ADDR_MASK;
     pd = world_read(pdpt, 0) & EPT_ADDR_MASK;
     world_write(pd, 16, world_leaf(WORLD_DATA + 16 * PAGE_2M, EPT_RWX, MEMTYPE_WB) | EPT_LARGE);
@@ -102,10 +70,13 @@ static void table_read_only(void)
         world_write_quiet(tables[0], i, world_read(tables[0], i) & ~EPT_W);
     world_notice();
 }
-static void table_moves(void) { fill(0, 0, world_leaf(WORLD_DATA + 40 * PAGE_2M, EPT_RWX, MEMTYPE_WB), PAGE_SIZE); }
+static void table_moves(void)
+{
+    world_fill(0, 0, world_leaf(WORLD_DATA + 40 * PAGE_2M, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+}
 static void table_scatters(void)
 {
-    fill(0, 0, world_leaf(WORLD_DATA + 40 * PAGE_2M, EPT_RWX, MEMTYPE_WB), 3 * PAGE_SIZE);
+    world_fill(0, 0, world_leaf(WORLD_DATA + 40 * PAGE_2M, EPT_RWX, MEMTYPE_WB), 3 * PAGE_SIZE);
 }
 static void table_empties(void)
 {
@@ -220,7 +191,7 @@ static void change_switches(void **state)
 {
     (void)state;
     for (unsigned bits = 0; bits < 32; bits++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(160);
         config.large = bits & 1;
         config.coalesce = bits & 2;
         config.history = bits & 4;
@@ -236,7 +207,7 @@ static void history_keeps(void **state)
 {
     (void)state;
     for (unsigned history = 0; history < 2; history++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(160);
         config.history = history;
         changes_begin(&config);
         unsigned before = 0, after = 0;
@@ -256,7 +227,7 @@ static void nothing_is_missing(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(changes); i++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(160);
         changes_begin(&config);
         bool touched[WORLD_PAGES];
         for (unsigned p = 0; p < WORLD_PAGES; p++)
@@ -274,7 +245,7 @@ static void nothing_is_missing(void **state)
 static void unmapped_and_back(void **state)
 {
     (void)state;
-    struct world_config config = all_on();
+    struct world_config config = world_all_on(160);
     changes_begin(&config);
     uint64_t entry = world_read(pd, 0), before;
     for (unsigned n = 0; n < 3; n++) {
@@ -296,7 +267,7 @@ static void changed_and_back(void **state)
 {
     (void)state;
     for (unsigned bits = 0; bits < 4; bits++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(160);
         config.large = bits & 1;
         config.coalesce = bits & 2;
         changes_begin(&config);
@@ -326,7 +297,7 @@ static void no_state_in_between(void **state)
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(changes); i++) {
         unsigned writes;
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(160);
         changes_begin(&config);
         changes[i].make();
         journal_begin(wrong_after);
@@ -347,12 +318,12 @@ static void access_grows_above_stale_entry(void **state)
 {
     (void)state;
     for (unsigned bits = 0; bits < 4; bits++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(160);
         config.coalesce = bits & 1;
         config.large = bits & 2;
         world_reset(&config);
         world_pages_in(0);
-        uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+        uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
         world_set(0, 0, 2, table | EPT_R);
         for (unsigned i = 0; i < 64; i += 4)
             world_access(0, 0, i * PAGE_SIZE, EPT_R);
@@ -370,10 +341,11 @@ static void access_grows_above_stale_entry(void **state)
 static void one_page_toggled(void **state)
 {
     (void)state;
-    struct world_config config = all_on();
+    struct world_config config = world_all_on(160);
     world_reset(&config);
     world_pages_in(0);
-    uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE), entry = world_read(table, 16);
+    uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE),
+             entry = world_read(table, 16);
     world_access(0, 0, 0, EPT_W);
     uint64_t before = repaired(0);
     for (unsigned i = 0; i < 200; i++) {
@@ -392,7 +364,7 @@ static void ept01_changes(void **state)
 {
     (void)state;
     for (unsigned kind = 0; kind < KIND_COUNT; kind++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(160);
         changes_begin(&config);
         world_ept01(0, (enum world_kind)kind);
         world_ept01(16, (enum world_kind)kind);
@@ -406,7 +378,7 @@ static void ept01_changes(void **state)
 static void unknown_eptp(void **state)
 {
     (void)state;
-    struct world_config config = all_on();
+    struct world_config config = world_all_on(160);
     changes_begin(&config);
     unsigned before = world_invepts();
     world_invept(0, INVEPT_SINGLE, 2);

@@ -1,6 +1,6 @@
 /* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
  * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c
- * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c */
+ * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c tests/host/ept_cmocka.c */
 /*
  * Roots, history and memory: many EPTPs, more tables than pages, what a second CPU need not learn, changes at the wrong
  * moment, and that no state in between maps too much.
@@ -21,44 +21,6 @@
 #define WB (MEMTYPE_WB << EPT_MEMTYPE_SHIFT)
 #define RWX_WB (EPT_RWX | WB)
 
-void hw_invept(enum invept_type type, uint64_t eptp) { world_hw_invept(type, eptp); }
-
-_Noreturn void world_fail(const char *text)
-{
-    fail_msg("%s", text);
-    abort();
-}
-
-static struct world_config all_on(void)
-{
-    return (struct world_config){ .seed = 1,
-                                  .large = true,
-                                  .coalesce = true,
-                                  .history = true,
-                                  .prefill = true,
-                                  .watch = true,
-                                  .hw_single = true,
-                                  .exec_only = true,
-                                  .pages_1g = true,
-                                  .pool_pages = 512 };
-}
-
-static void reset_all_on(void)
-{
-    struct world_config config = all_on();
-    world_reset(&config);
-}
-
-/* 512 neighbouring pages from target on, for the 2 MiB of addr. Returns the table. */
-static uint64_t run(unsigned eptp, uint64_t addr, uint64_t target, uint64_t access)
-{
-    uint64_t table = world_page_table(eptp, addr);
-    for (unsigned i = 0; i < EPT_ENTRIES; i++)
-        world_write_quiet(table, i, world_leaf(target + i * PAGE_SIZE, access, MEMTYPE_WB));
-    world_notice();
-    return table;
-}
-
 static const struct ept02_counters *counters(unsigned cpu) { return &world_ept02(cpu)->counters; }
 static uint64_t repaired(unsigned cpu) { return counters(cpu)->outcome[EPT02_REPAIRED]; }
 
@@ -67,11 +29,11 @@ static void history_is_shared(void **state)
 {
     (void)state;
     for (unsigned history = 0; history < 2; history++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.history = history;
         world_reset(&config);
         for (unsigned i = 0; i < 8; i++) {
-            run(0, i * 3 * PAGE_2M, WORLD_DATA + i * PAGE_2M, EPT_RWX);
+            world_run(0, i * 3 * PAGE_2M, WORLD_DATA + i * PAGE_2M, EPT_RWX);
             world_access(0, 0, i * 3 * PAGE_2M, EPT_W);
         }
         assert_int_equal(repaired(0), 8);
@@ -87,9 +49,9 @@ static void history_is_shared(void **state)
 static void history_never_grants(void **state)
 {
     (void)state;
-    reset_all_on();
+    world_reset_all_on(512);
     for (unsigned i = 0; i < 8; i++) {
-        run(0, i * PAGE_2M, WORLD_DATA + i * PAGE_2M, EPT_RWX);
+        world_run(0, i * PAGE_2M, WORLD_DATA + i * PAGE_2M, EPT_RWX);
         world_access(0, 0, i * PAGE_2M, EPT_W);
     }
     for (unsigned i = 4; i < 8; i++)
@@ -109,11 +71,11 @@ static void alternating_eptps(void **state)
 {
     (void)state;
     for (unsigned pages = 32; pages <= 512; pages *= 4) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.pool_pages = pages;
         world_reset(&config);
         for (unsigned i = 0; i < 3; i++)
-            run(i, 0, WORLD_DATA + i * PAGE_2M, EPT_RWX);
+            world_run(i, 0, WORLD_DATA + i * PAGE_2M, EPT_RWX);
         uint32_t serial = world_root(0, 0)->serial;
         for (unsigned i = 0; i < 400; i++) {
             world_other_root(0, i % 100);
@@ -132,13 +94,13 @@ static void one_eptp_larger_than_memory(void **state)
 {
     (void)state;
     for (unsigned large = 0; large < 2; large++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.pool_pages = 24;
         config.large = large;
         world_reset(&config);
         world_pages_grid(30, PAGE_2M);
         for (unsigned i = 0; i < 30; i++)
-            run(0, i * PAGE_2M, WORLD_DATA + i * PAGE_2M + PAGE_SIZE, EPT_RWX);
+            world_run(0, i * PAGE_2M, WORLD_DATA + i * PAGE_2M + PAGE_SIZE, EPT_RWX);
         for (unsigned i = 0; i < 1000; i++) {
             uint64_t addr = i * 7 % 30 * PAGE_2M + i / 30 % 6 * PAGE_SIZE;
             assert_int_equal(world_access(0, 0, addr, EPT_W), EPT02_REPAIRED);
@@ -153,12 +115,12 @@ static void one_eptp_spread_wide(void **state)
 {
     (void)state;
     for (unsigned pages = EPT02_PAGES_MIN; pages < 24; pages++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.pool_pages = pages;
         world_reset(&config);
         world_pages_grid(20, 37 * GIB);
         for (unsigned i = 0; i < 20; i++)
-            run(0, i * 37 * GIB, WORLD_DATA + i * PAGE_2M, EPT_RWX);
+            world_run(0, i * 37 * GIB, WORLD_DATA + i * PAGE_2M, EPT_RWX);
         for (unsigned i = 0; i < 200; i++)
             assert_int_equal(world_access(0, 0, i * 7 % 20 * 37 * GIB, EPT_W), EPT02_REPAIRED);
         world_end();
@@ -170,14 +132,14 @@ static void gib_replaced_at_violation(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed < 20; seed++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.seed = seed;
         config.history = config.coalesce = false;
         world_reset(&config);
         world_pages_grid(8, PAGE_2M);
         for (unsigned i = 0; i < 8; i++) {
-            run(0, i * PAGE_2M, WORLD_DATA + i * PAGE_2M, EPT_RWX);
-            run(1, i * PAGE_2M, WORLD_DATA + (20 + i) * PAGE_2M, EPT_RWX);
+            world_run(0, i * PAGE_2M, WORLD_DATA + i * PAGE_2M, EPT_RWX);
+            world_run(1, i * PAGE_2M, WORLD_DATA + (20 + i) * PAGE_2M, EPT_RWX);
         }
         for (unsigned i = 0; i < 24; i++)
             world_access(0, 0, world_page(i), EPT_W);
@@ -191,8 +153,8 @@ static void gib_replaced_at_violation(void **state)
 static void misconfig_exit(void **state)
 {
     (void)state;
-    reset_all_on();
-    uint64_t table = run(0, 0, WORLD_DATA, EPT_RWX);
+    world_reset_all_on(512);
+    uint64_t table = world_run(0, 0, WORLD_DATA, EPT_RWX);
     world_access(0, 0, 0x1000, EPT_R);
     assert_int_equal(ept02_misconfig(world_ept02(0), world_root(0, 0), gpa2(0x1000)), EPT02_REPAIRED);
     assert_int_equal(world_access(0, 0, 0x1000, EPT_R), EPT02_REPAIRED);
@@ -208,8 +170,8 @@ static void address_too_wide(void **state)
 {
     struct ept02_report report;
     (void)state;
-    reset_all_on();
-    run(0, 0, WORLD_DATA, EPT_RWX);
+    world_reset_all_on(512);
+    world_run(0, 0, WORLD_DATA, EPT_RWX);
     assert_int_equal(ept02_violation(world_ept02(0), world_root(0, 0), gpa2(BIT(48)), EPT_QUAL_READ, &report),
                      EPT02_VIOLATION12);
     assert_int_equal(report.qualification, EPT_QUAL_READ);
@@ -229,12 +191,12 @@ static void change_before_watching(void **state)
 {
     (void)state;
     for (unsigned level = 1; level <= 3; level++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.coalesce = false;
         world_reset(&config);
         world_pages_in(0);
-        run(0, 0, WORLD_DATA, EPT_RWX);
-        uint64_t other = run(1, 0, WORLD_DATA + 8 * PAGE_2M, EPT_R);
+        world_run(0, 0, WORLD_DATA, EPT_RWX);
+        uint64_t other = world_run(1, 0, WORLD_DATA + 8 * PAGE_2M, EPT_R);
         uint64_t pdpt = world_read(world_table(0), 0) & EPT_ADDR_MASK, pd = world_read(pdpt, 0) & EPT_ADDR_MASK;
         uint64_t other_pdpt = world_read(world_table(1), 0) & EPT_ADDR_MASK;
         racing_table = level == 1 ? world_read(pd, 0) & EPT_ADDR_MASK : level == 2 ? pd : pdpt;
@@ -263,10 +225,10 @@ static void no_state_in_between(void **state)
 {
     unsigned writes;
     (void)state;
-    reset_all_on();
+    world_reset_all_on(512);
     world_pages_in(0);
-    uint64_t table = run(0, 0, WORLD_DATA, EPT_R);
-    run(0, 8 * PAGE_2M, WORLD_DATA + 3 * PAGE_2M + PAGE_SIZE, EPT_RWX);
+    uint64_t table = world_run(0, 0, WORLD_DATA, EPT_R);
+    world_run(0, 8 * PAGE_2M, WORLD_DATA + 3 * PAGE_2M + PAGE_SIZE, EPT_RWX);
     journal_begin(wrong_after);
     world_access(0, 0, 0, EPT_R);
     world_access(0, 0, 8 * PAGE_2M, EPT_W);

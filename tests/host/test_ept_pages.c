@@ -1,6 +1,6 @@
 /* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
  * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c
- * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c */
+ * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c tests/host/ept_cmocka.c */
 /*
  * What ept02 maps at a violation: page sizes, coalescing, whole tables, prefill.
  */
@@ -17,44 +17,6 @@
 
 #define WB (MEMTYPE_WB << EPT_MEMTYPE_SHIFT)
 #define RWX_WB (EPT_RWX | WB)
-
-void hw_invept(enum invept_type type, uint64_t eptp) { world_hw_invept(type, eptp); }
-
-_Noreturn void world_fail(const char *text)
-{
-    fail_msg("%s", text);
-    abort();
-}
-
-static struct world_config all_on(void)
-{
-    return (struct world_config){ .seed = 1,
-                                  .large = true,
-                                  .coalesce = true,
-                                  .history = true,
-                                  .prefill = true,
-                                  .watch = true,
-                                  .hw_single = true,
-                                  .exec_only = true,
-                                  .pages_1g = true,
-                                  .pool_pages = 512 };
-}
-
-static void reset_all_on(void)
-{
-    struct world_config config = all_on();
-    world_reset(&config);
-}
-
-/* 512 neighbouring pages from target on, for the 2 MiB of addr. Returns the table. */
-static uint64_t run(unsigned eptp, uint64_t addr, uint64_t target, uint64_t access)
-{
-    uint64_t table = world_page_table(eptp, addr);
-    for (unsigned i = 0; i < EPT_ENTRIES; i++)
-        world_write_quiet(table, i, world_leaf(target + i * PAGE_SIZE, access, MEMTYPE_WB));
-    world_notice();
-    return table;
-}
 
 /* Every page of [base, base + size) is mapped exactly as the oracle says; the page size is the same throughout. */
 static void assert_mapped(unsigned eptp, uint64_t base, uint64_t size, uint64_t page_size)
@@ -73,7 +35,7 @@ static void page_sizes(void **state)
 {
     (void)state;
     for (unsigned large = 0; large < 2; large++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.large = large;
         world_reset(&config);
         world_page_table(0, 0);
@@ -92,7 +54,7 @@ static void page_sizes(void **state)
 static void page_size_of_ept01(void **state)
 {
     (void)state;
-    reset_all_on();
+    world_reset_all_on(512);
     world_ept01(1, KIND_MIXED);
     world_ept01(2, KIND_PAGES);
     world_ept01(3, KIND_UC);
@@ -112,8 +74,8 @@ static void page_size_of_ept01(void **state)
 static void coalesce_page_table(void **state)
 {
     (void)state;
-    reset_all_on();
-    run(0, 0, WORLD_DATA + 4 * PAGE_2M, EPT_RWX);
+    world_reset_all_on(512);
+    world_run(0, 0, WORLD_DATA + 4 * PAGE_2M, EPT_RWX);
     assert_int_equal(world_access(0, 0, 0x7000, EPT_R), EPT02_REPAIRED);
     assert_mapped(0, 0, PAGE_2M, PAGE_2M);
     assert_int_equal(counters(0)->coalesced_2m, 1);
@@ -129,8 +91,8 @@ static void coalesce_refused(void **state)
     for (unsigned n = 0; n < 7 * ARRAY_SIZE(where); n++) {
         unsigned index = where[n % ARRAY_SIZE(where)];
         uint64_t target = WORLD_DATA + 4 * PAGE_2M;
-        reset_all_on();
-        uint64_t table = run(0, 0, target, EPT_RWX), entry = world_read(table, index);
+        world_reset_all_on(512);
+        uint64_t table = world_run(0, 0, target, EPT_RWX), entry = world_read(table, index);
         switch (n / ARRAY_SIZE(where)) {
         case 0:
             entry ^= EPT_W;
@@ -167,7 +129,7 @@ static void ept01_not_uniform(void **state)
     static const enum world_kind differing[] = { KIND_SHIFTED, KIND_UC, KIND_WT, KIND_READ_ONLY };
     (void)state;
     for (unsigned n = 0; n < 2 * ARRAY_SIZE(differing); n++) {
-        reset_all_on();
+        world_reset_all_on(512);
         world_ept01(5, differing[n / 2]);
         world_page_table(0, 0);
         uint64_t pdpt = world_read(world_table(0), 0) & EPT_ADDR_MASK, pd = world_read(pdpt, 0) & EPT_ADDR_MASK;
@@ -186,7 +148,7 @@ static void ept01_not_uniform(void **state)
 static void coalesce_table_among_pages(void **state)
 {
     (void)state;
-    reset_all_on();
+    world_reset_all_on(512);
     world_page_table(0, 0);
     uint64_t pd = world_read(world_read(world_table(0), 0) & EPT_ADDR_MASK, 0) & EPT_ADDR_MASK;
     for (unsigned i = 0; i < EPT_ENTRIES; i++)
@@ -202,10 +164,10 @@ static void coalesce_table_among_pages(void **state)
 static void size_changes_at_violation(void **state)
 {
     (void)state;
-    reset_all_on();
+    world_reset_all_on(512);
     world_pages_in(0);
     world_page_table(0, 0);
-    uint64_t table = run(1, 0, WORLD_DATA, EPT_RWX);
+    uint64_t table = world_run(1, 0, WORLD_DATA, EPT_RWX);
     for (unsigned n = 0; n < 4; n++) {
         uint64_t page = world_leaf(WORLD_DATA + PAGE_2M, EPT_R, MEMTYPE_WB) | EPT_LARGE;
         world_write(table, 7, world_read(table, 8) - PAGE_SIZE);
@@ -225,8 +187,8 @@ static void size_changes_at_violation(void **state)
 static void coalesce_unaligned(void **state)
 {
     (void)state;
-    reset_all_on();
-    run(0, 0, WORLD_DATA + 4 * PAGE_2M + PAGE_SIZE, EPT_RWX);
+    world_reset_all_on(512);
+    world_run(0, 0, WORLD_DATA + 4 * PAGE_2M + PAGE_SIZE, EPT_RWX);
     world_access(0, 0, 0, EPT_R);
     assert_mapped(0, 0, PAGE_2M, PAGE_SIZE);
     world_end();
@@ -236,8 +198,8 @@ static void coalesce_unaligned(void **state)
 static void coalesce_with_access_from_above(void **state)
 {
     (void)state;
-    reset_all_on();
-    uint64_t table = run(0, 0, WORLD_DATA, EPT_RWX);
+    world_reset_all_on(512);
+    uint64_t table = world_run(0, 0, WORLD_DATA, EPT_RWX);
     for (unsigned i = 0; i < EPT_ENTRIES; i += 3)
         world_write_quiet(table, i, world_read(table, i) | BIT(57) | BIT(62) | EPT_ACCESSED);
     world_notice();
@@ -252,7 +214,7 @@ static void coalesce_2m_pages(void **state)
 {
     (void)state;
     for (unsigned hole = 0; hole < 2; hole++) {
-        reset_all_on();
+        world_reset_all_on(512);
         world_page_table(0, 0);
         uint64_t pd = world_read(world_read(world_table(0), 0) & EPT_ADDR_MASK, 0) & EPT_ADDR_MASK;
         for (unsigned i = 0; i < EPT_ENTRIES; i++)
@@ -276,7 +238,7 @@ static void coalesce_2m_pages(void **state)
 static void coalesce_when_full(void **state)
 {
     (void)state;
-    reset_all_on();
+    world_reset_all_on(512);
     uint64_t table = world_page_table(0, 0);
     for (unsigned n = 0; n < EPT_ENTRIES; n++) {
         unsigned i = n * 197 % EPT_ENTRIES;
@@ -295,7 +257,7 @@ static void coalesce_when_full(void **state)
 static void whole_table(void **state)
 {
     (void)state;
-    reset_all_on();
+    world_reset_all_on(512);
     uint64_t table = world_page_table(0, 0);
     for (unsigned i = 0; i < EPT_ENTRIES; i++)
         world_write_quiet(table, i,
@@ -314,7 +276,7 @@ static void one_page_at_a_time(void **state)
     (void)state;
     struct world_config config = { .seed = 1, .watch = true, .hw_single = true, .pages_1g = true, .pool_pages = 512 };
     world_reset(&config);
-    run(0, 0, WORLD_DATA, EPT_RWX);
+    world_run(0, 0, WORLD_DATA, EPT_RWX);
     for (unsigned i = 0; i < 40; i++) {
         assert_int_equal(world_mapped(0, 0, i * PAGE_SIZE, NULL), 0);
         assert_int_equal(world_access(0, 0, i * PAGE_SIZE, EPT_R), EPT02_REPAIRED);
@@ -328,11 +290,11 @@ static void reflected_page_is_forgotten(void **state)
 {
     (void)state;
     for (unsigned prefill = 0; prefill < 2; prefill++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.prefill = prefill;
         world_reset(&config);
         world_pages_in(0);
-        uint64_t table = run(0, 0, WORLD_DATA, EPT_R);
+        uint64_t table = world_run(0, 0, WORLD_DATA, EPT_R);
         assert_int_equal(world_access(0, 0, 0x4000, EPT_R), EPT02_REPAIRED);
         assert_int_equal(world_access(0, 0, 0x4000, EPT_W), EPT02_VIOLATION12);
         world_write(table, 4, world_leaf(WORLD_DATA + 9 * PAGE_2M, EPT_R, MEMTYPE_WB));

@@ -1,6 +1,6 @@
 /* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
  * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c ept-cache/revalidate.c
- * core/ept01.c core/mtrr.c core/page_pool.c */
+ * core/ept01.c core/mtrr.c core/page_pool.c tests/host/ept_cmocka.c */
 /*
  * ept02 against the oracle in random sequences, with every combination of switches and with too little memory.
  */
@@ -15,14 +15,6 @@
 #include "tests/host/ept_world.h"
 
 #define STEPS 1000
-
-void hw_invept(enum invept_type type, uint64_t eptp) { world_hw_invept(type, eptp); }
-
-_Noreturn void world_fail(const char *text)
-{
-    fail_msg("%s", text);
-    abort();
-}
 
 static void run_once(const struct world_config *config)
 {

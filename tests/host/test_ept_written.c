@@ -1,6 +1,6 @@
 /* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
  * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c
- * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c */
+ * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c tests/host/ept_cmocka.c */
 /*
  * INVEPT: who wrote the tables of ept12, and what has to be compared: one table at many places, tables that the nested
  * guest itself can write, nothing.
@@ -21,47 +21,15 @@
 #define UC 0
 #define PAGES 16 /* 2-MiB regions that the nested guest uses */
 
-void hw_invept(enum invept_type type, uint64_t eptp) { world_hw_invept(type, eptp); }
-
-_Noreturn void world_fail(const char *text)
-{
-    fail_msg("%s", text);
-    abort();
-}
-
-static struct world_config all_on(void)
-{
-    return (struct world_config){ .seed = 1,
-                                  .large = true,
-                                  .coalesce = true,
-                                  .history = true,
-                                  .prefill = true,
-                                  .watch = true,
-                                  .hw_single = true,
-                                  .exec_only = true,
-                                  .pages_1g = true,
-                                  .pool_pages = 512 };
-}
-
 static const struct ept02_counters *counters(unsigned cpu) { return &world_ept02(cpu)->counters; }
-
-/* A page table for the 2 MiB of addr. Neighbouring pages, or (step 0) one page again and again. */
-static uint64_t fill(unsigned eptp, uint64_t addr, uint64_t first, uint64_t step)
-{
-    uint64_t table = world_page_table(eptp, addr);
-    for (unsigned i = 0; i < EPT_ENTRIES; i++)
-        world_write_quiet(table, i, first + i * step);
-    world_notice();
-    return table;
-}
 
 /* One EPTP's INVEPT does not excuse another's. */
 static void other_eptp_stays_stale(void **state)
 {
     (void)state;
-    struct world_config config = all_on();
+    struct world_config config = world_all_on(512);
     world_reset(&config);
-    uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+    uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
     world_write(world_table(1), 0, world_read(world_table(0), 0)); /* shares everything below */
     world_access(0, 0, 0, EPT_W);
     world_access(0, 1, 0, EPT_W);
@@ -80,10 +48,10 @@ static void other_eptp_stays_stale(void **state)
 static void watch_lost_track(void **state)
 {
     (void)state;
-    struct world_config config = all_on();
+    struct world_config config = world_all_on(512);
     world_reset(&config);
     world_pages_in(0);
-    uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+    uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
     world_access(0, 0, 0, EPT_W);
     world_invept(0, INVEPT_SINGLE, 0);
     world_write(table, 0, 0);
@@ -97,12 +65,12 @@ static void watch_lost_track(void **state)
 static void many_tables_written(void **state)
 {
     (void)state;
-    struct world_config config = all_on();
+    struct world_config config = world_all_on(512);
     world_reset(&config);
     world_pages_grid(40, PAGE_2M);
-    uint64_t first = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+    uint64_t first = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
     for (unsigned i = 1; i < 40; i++)
-        fill(0, i * PAGE_2M, world_leaf(WORLD_DATA + i * PAGE_2M, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+        world_fill(0, i * PAGE_2M, world_leaf(WORLD_DATA + i * PAGE_2M, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
     for (unsigned i = 0; i < 40; i++)
         world_access(0, 0, i * PAGE_2M, EPT_W);
     for (unsigned i = 0; i < 40; i++) /* tables are next to each other, upper tables come first */
@@ -119,10 +87,10 @@ static void shared_table(void **state)
 {
     (void)state;
     for (unsigned step = 0; step < 2; step++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         world_reset(&config);
         world_pages_in(0);
-        uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), step * PAGE_SIZE);
+        uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), step * PAGE_SIZE);
         for (unsigned i = 1; i < PAGES; i++)
             world_set(0, i * PAGE_2M, 2, table | EPT_RWX);
         for (unsigned i = 0; i < PAGES; i++)
@@ -140,11 +108,11 @@ static void cost_follows_changes(void **state)
 {
     (void)state;
     for (unsigned regions = 4; regions <= 32; regions *= 2) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         world_reset(&config);
         uint64_t table = 0;
         for (unsigned i = 0; i < regions; i++) {
-            table = fill(0, i * PAGE_2M, world_leaf(WORLD_DATA + i * PAGE_2M, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+            table = world_fill(0, i * PAGE_2M, world_leaf(WORLD_DATA + i * PAGE_2M, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
             world_access(0, 0, i * PAGE_2M, EPT_W);
         }
         world_invept(0, INVEPT_GLOBAL, 0);
@@ -163,10 +131,10 @@ static void cost_follows_changes(void **state)
 static void move_that_looks_like_growth(void **state)
 {
     (void)state;
-    struct world_config config = all_on();
+    struct world_config config = world_all_on(512);
     world_reset(&config);
     world_pages_grid(1, 0);
-    uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_R, MEMTYPE_WB), 2 * PAGE_SIZE), page = WORLD_DATA;
+    uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_R, MEMTYPE_WB), 2 * PAGE_SIZE), page = WORLD_DATA;
     for (unsigned i = 0; i < 8; i++) {
         bool growing = i < 2;
         world_write_quiet(table, i,
@@ -195,7 +163,7 @@ static void nothing_is_added_with_all_off(void **state)
     (void)state;
     struct world_config config = { .seed = 1, .watch = true, .hw_single = true, .pages_1g = true, .pool_pages = 512 };
     world_reset(&config);
-    uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+    uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
     for (unsigned i = 0; i < EPT_ENTRIES; i += 2)
         world_access(0, 0, i * PAGE_SIZE, EPT_R);
     for (unsigned i = 0; i < EPT_ENTRIES; i++)
@@ -235,7 +203,7 @@ static void reach_tables(enum reach reach)
         world_notice();
         break;
     default: /* neighbours, or the second half comes from elsewhere */
-        upper = fill(0, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+        upper = world_fill(0, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
         for (unsigned i = 0; reach == REACH_MIXED && i < 8; i++) {
             entry = world_read(upper, i);
             world_write(upper, i, entry + 5 * PAGE_2M);
@@ -249,11 +217,11 @@ static void nested_guest_writes_table(void **state)
     for (unsigned n = 0; n < 8 * REACH_COUNT; n++) {
         unsigned writer = n & 1;
         enum reach reach = (enum reach)(n / 8);
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.large = config.coalesce = n & 4;
         world_reset(&config);
         world_pages_in(0);
-        uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+        uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
         uint64_t alias = (reach == REACH_1G || reach == REACH_COALESCED_1G ? PAGE_1G : PAGE_2M) + table;
         /* Where one page of another region comes first, that one is touched: the tables' come with it. */
         uint64_t touched = reach == REACH_MIXED && config.coalesce ? PAGE_2M : alias;
@@ -279,12 +247,13 @@ static void tables_out_of_reach_again(void **state)
     (void)state;
     for (unsigned n = 0; n < 4; n++) {
         unsigned reachable = n & 1;
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.coalesce = n & 2;
         world_reset(&config);
         world_pages_in(0);
-        uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE), alias = PAGE_2M + table;
-        fill(0, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+        uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE),
+                 alias = PAGE_2M + table;
+        world_fill(0, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
         world_access(0, 0, alias, EPT_W);
         world_access(0, 0, 0, EPT_W);
         if (!reachable)
@@ -317,12 +286,13 @@ static void tables_within_cached_reach(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed < 8; seed++) {
-        struct world_config config = all_on();
+        struct world_config config = world_all_on(512);
         config.seed = seed;
         world_reset(&config);
         world_pages_in(0);
-        uint64_t table = fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE), alias = PAGE_2M + table;
-        fill(1, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+        uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE),
+                 alias = PAGE_2M + table;
+        world_fill(1, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
         world_access(0, 1, alias, EPT_W);
         world_access(0, 0, 0, EPT_W);
         world_set(1, PAGE_2M, 2, 0);
@@ -339,11 +309,11 @@ static void tables_within_cached_reach(void **state)
 static void written_before_out_of_reach(void **state)
 {
     (void)state;
-    struct world_config config = all_on();
+    struct world_config config = world_all_on(512);
     world_reset(&config);
     world_pages_in(0);
-    uint64_t table = fill(1, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE), alias = PAGE_2M + table;
-    fill(0, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
+    uint64_t table = world_fill(1, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE), alias = PAGE_2M + table;
+    world_fill(0, PAGE_2M, world_leaf(0, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
     world_access(0, 0, alias, EPT_W);
     world_access(0, 1, 0, EPT_W);
     world_nested_write(0, 0, alias, 0, 0);
@@ -359,10 +329,10 @@ static void written_before_out_of_reach(void **state)
 static void run_comes_and_goes(void **state)
 {
     (void)state;
-    struct world_config config = all_on();
+    struct world_config config = world_all_on(512);
     world_reset(&config);
     for (unsigned i = 0; i < 20; i++) {
-        fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), (1 + i % 2) * PAGE_SIZE);
+        world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), (1 + i % 2) * PAGE_SIZE);
         world_access(0, 0, 0, EPT_W);
         world_invept(0, INVEPT_SINGLE, 0);
         for (unsigned page = 0; page < EPT_ENTRIES; page++)
