@@ -4,7 +4,7 @@
  */
 #include "soak.h"
 
-enum { PATIENCE = 2000000 };
+enum { PATIENCE = 40000000 };
 
 static struct nest *nest[SOAK_CPUS];
 static u64 start_rip;
