@@ -30,7 +30,7 @@ class KvmWatch(Watch):
     dmesg       L2's kernel messages of priority warning and above, from before KVM was loaded
     warnings    the same, since
     counted     {counter: {exit reason: count}}: exits of the nested guest, as L2's kernel ("hist") or perf ("perf")
-                counted them; "nested": of the nested guest and of its own, in scenario nested
+                counted them
     inner       what the nested guest's own words give, where it is a system that runs one: a KvmWatch
     """
 
