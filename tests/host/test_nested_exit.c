@@ -383,6 +383,59 @@ static void failed_entries_are_reflected(void **state)
     }
 }
 
+/* --- memory types --- */
+
+/* What ept02 gives L3 at gpa, after an access. */
+static int type_given(uint64_t gpa)
+{
+    nested_machine_exit(&(struct nested_exit_info){ .reason = REASON_ept_violation, .qualification = 1, .gpa = gpa });
+    assert_true(nested_machine_in_l3());
+    struct ept_leaf leaf = ept01_lookup(hpa(in_vmcs02(FIELD_EPTP) & EPT_ADDR_MASK), gpa1(gpa));
+    assert_int_not_equal(leaf.size, 0);
+    return (int)leaf.memtype;
+}
+
+/* L3 writes an MSR, or exits so that L2 does. L3 runs before and after. */
+static void write_mtrr(bool nested, uint32_t msr, uint64_t value)
+{
+    struct cpu *cpu = nested_machine_cpu();
+    if (!nested)
+        nested_machine_exit_reason(REASON_cpuid, 0);
+    assert_int_equal(nested_machine_in_l3(), nested);
+    cpu->regs[GPR_RCX] = msr;
+    cpu->regs[GPR_RAX] = (uint32_t)value;
+    cpu->regs[GPR_RDX] = value >> 32;
+    nested_machine_exit_reason(REASON_wrmsr, 0);
+    assert_int_equal(nested_machine_in_l3(), nested);
+    back_to_l3();
+}
+
+/* MTRRs are virtual: whoever writes them, L2 or L3, changes what ept01 and so what ept02 says. */
+static void mtrrs_decide_types(void **state)
+{
+    (void)state;
+    const uint64_t region = GUEST_PAGE(0x1000), other = GUEST_PAGE(0x1400), cap = 0x508;
+    for (unsigned nested = 0; nested < 2; nested++) {
+        vmcs12_sample(values);
+        V(PROC_CONTROLS) |= PROC_MSR_BITMAP;
+        start();
+        machine.has_mtrr = true;
+        mtrr_init(&machine.mtrr, cap, machine.hw.maxphyaddr);
+        fake_msr_set(MSR_GS_BASE, (uint64_t)nested_machine_cpu());
+        assert_int_equal(type_given(region), MEMTYPE_UC);
+        write_mtrr(nested, MSR_MTRR_DEF_TYPE, MTRR_DEF_E | MEMTYPE_WB);
+        assert_int_equal(type_given(region), MEMTYPE_WB);
+        write_mtrr(nested, MSR_MTRR_PHYSBASE0, region | MEMTYPE_UC);
+        assert_int_equal(type_given(region), MEMTYPE_WB);
+        uint64_t mask = (BIT(machine.hw.maxphyaddr) - PAGE_2M) | MTRR_MASK_VALID;
+        write_mtrr(nested, MSR_MTRR_PHYSBASE0 + 1, mask);
+        assert_int_equal(type_given(region), MEMTYPE_UC);
+        assert_int_equal(type_given(other), MEMTYPE_WB);
+        write_mtrr(nested, MSR_MTRR_PHYSBASE0 + 1, 0);
+        assert_int_equal(type_given(region), MEMTYPE_WB);
+    }
+}
+
 int main(void)
 {
 #define TEST(function)                                                                                                 \
@@ -402,6 +455,7 @@ int main(void)
         TEST(ept_misses),
         TEST(ept_misses_without_ept12),
         TEST(failed_entries_are_reflected),
+        TEST(mtrrs_decide_types),
     };
     return isolated_tests_run(tests, ARRAY_SIZE(tests));
 }
