@@ -25,16 +25,7 @@ static bool load_pdptes(uint64_t cr0, uint64_t cr4)
 {
     if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || long_mode_enabled())
         return true;
-    const volatile uint64_t *pdpt = gpa1_ptr(gpa1(vmread(GUEST_CR3) & 0xffffffe0));
-    uint64_t pdpte[4];
-    for (unsigned i = 0; i < 4; i++) {
-        pdpte[i] = pdpt[i];
-        if (!pdpte_valid(pdpte[i], machine.hw.maxphyaddr))
-            return false;
-    }
-    for (unsigned i = 0; i < 4; i++)
-        hw_vmwrite(VMCS_GUEST_PDPTE0 + 2 * i, pdpte[i]);
-    return true;
+    return guest_load_pdptes(vmread(GUEST_CR3), machine.hw.maxphyaddr);
 }
 
 static void flush(void) { hw_invvpid(INVVPID_SINGLE, VPID01, 0); }

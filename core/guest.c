@@ -3,6 +3,7 @@
  */
 #include "core/guest.h"
 
+#define PDPT_ADDRESS 0xffffffe0ull
 #define PENDING_DEBUG_BS BIT(14)
 #define DEBUGCTL_BTF BIT(1)
 
@@ -27,6 +28,20 @@ void guest_skip_known(uint64_t length, uint64_t rflags, bool mode_64)
 void guest_skip_bytes(uint64_t length) { guest_skip_known(length, vmread(GUEST_RFLAGS), guest_is_64bit()); }
 
 void guest_skip(void) { guest_skip_bytes(vmread(EXIT_INSTRUCTION_LEN)); }
+
+bool guest_load_pdptes(uint64_t cr3, unsigned maxphyaddr)
+{
+    const volatile uint64_t *table = gpa1_ptr(gpa1(cr3 & PDPT_ADDRESS));
+    uint64_t pdpte[PDPTES];
+    for (unsigned i = 0; i < PDPTES; i++) {
+        pdpte[i] = table[i]; /* once: it may change */
+        if (!pdpte_valid(pdpte[i], maxphyaddr))
+            return false;
+    }
+    for (unsigned i = 0; i < PDPTES; i++)
+        hw_vmwrite(VMCS_GUEST_PDPTE0 + 2 * i, pdpte[i]);
+    return true;
+}
 
 void guest_fault(enum vector vector, int64_t error)
 {

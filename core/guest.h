@@ -9,11 +9,18 @@
 
 #define NO_ERROR_CODE (-1)
 
+#define PDPTES 4
+
 /* A page-directory-pointer-table entry of PAE paging has no reserved bits set. SDM 3, "PDPTE Registers". */
 static inline bool pdpte_valid(uint64_t pdpte, unsigned maxphyaddr)
 {
     return !(pdpte & 1) || !(pdpte & (0x1e6 | ~(BIT(maxphyaddr) - 1)));
 }
+/*
+ * Loads the PDPTEs of PAE paging from the guest hypervisor's memory into the current VMCS, as MOV to CR3 does. False: one has
+ * reserved bits set, and nothing has changed.
+ */
+bool guest_load_pdptes(uint64_t cr3, unsigned maxphyaddr);
 
 /* Moves RIP behind the instruction that exited and ends what it ends (blocking by STI and MOV SS; single-step trap). */
 void guest_skip(void);

@@ -110,13 +110,8 @@ static void load_pdptes(const struct vmcs12 *v)
 {
     if ((v->soft[FIELD_EXIT_CONTROLS] & EXIT_HOST_64) || !(v->soft[FIELD_HOST_CR4] & CR4_PAE))
         return;
-    const volatile uint64_t *pdpt = gpa1_ptr(gpa1(v->soft[FIELD_HOST_CR3] & 0xffffffe0));
-    for (unsigned i = 0; i < 4; i++) {
-        uint64_t pdpte = pdpt[i];
-        if (!pdpte_valid(pdpte, nested_caps.maxphyaddr))
-            vmx_abort("its PDPTEs have reserved bits set");
-        hw_vmwrite(VMCS_GUEST_PDPTE0 + 2 * i, pdpte);
-    }
+    if (!guest_load_pdptes(v->soft[FIELD_HOST_CR3], nested_caps.maxphyaddr))
+        vmx_abort("its PDPTEs have reserved bits set");
 }
 
 /* vmcs01 is current; its guest was at VMLAUNCH or VMRESUME. */

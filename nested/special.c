@@ -135,14 +135,7 @@ static bool load_pdptes(void)
     uint64_t cr0 = vmread(GUEST_CR0), cr4 = vmread(GUEST_CR4);
     if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || (vmread(ENTRY_CONTROLS) & ENTRY_IA32E))
         return true;
-    const volatile uint64_t *pdpt = gpa1_ptr(gpa1(vmread(GUEST_CR3) & 0xffffffe0));
-    for (unsigned i = 0; i < 4; i++) {
-        uint64_t pdpte = pdpt[i];
-        if (!pdpte_valid(pdpte, nested_caps.maxphyaddr))
-            return false;
-        hw_vmwrite(VMCS_GUEST_PDPTE0 + 2 * i, pdpte);
-    }
-    return true;
+    return guest_load_pdptes(vmread(GUEST_CR3), nested_caps.maxphyaddr);
 }
 
 /* --- MSR areas: SDM 3, "Loading MSRs" of "VM Entries" and "VM Exits", "Saving MSRs" --- */

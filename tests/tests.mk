@@ -8,10 +8,13 @@
 
 include tests/guests/guests.mk
 
-.PHONY: test test-host test-fuzz test-source test-setup test-soak format host-programs fuzz-programs
+.PHONY: test test-full test-host test-fuzz test-source test-setup test-soak format host-programs fuzz-programs
 
 test: test-setup ## run all tests
 	@tests/run
+
+test-full: test-setup ## all tests, the long ones too (an hour and more; says how long)
+	@tests/run --full
 
 test-setup:
 	@bench/setup.sh --for test
