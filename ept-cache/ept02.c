@@ -173,6 +173,8 @@ void root_empty(struct ept02 *ept, const struct ept02_root *root)
         slot_clear(ept, table_at(ept, root->table), slot);
 }
 
+void ept02_ept01_grew(struct ept02 *ept) { ept01_view_reset(&ept->view); }
+
 void ept02_ept01_changed(struct ept02 *ept)
 {
     ept01_view_reset(&ept->view);

@@ -170,6 +170,8 @@ void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12);
 /* Pages of the pool that it holds. Another CPU may ask, and gets what was true a moment ago. */
 uint32_t ept02_pages(const struct ept02 *ept);
 
+/* ept01 gives more than before, to this CPU at least: what is remembered of it is looked up again. */
+void ept02_ept01_grew(struct ept02 *ept);
 /* ept01 lost rights, moved or changed a memory type: forgets all that was composed from it. Roots keep their EPTPs. */
 void ept02_ept01_changed(struct ept02 *ept);
 

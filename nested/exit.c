@@ -70,6 +70,7 @@ struct guest_memory nested_memory(const struct cpu *cpu)
 static void handle_fault01(struct cpu *cpu, gpa1_t addr, uint64_t qualification)
 {
     if (ept01_make_present(cpu, addr)) {
+        ept02_ept01_grew(&cpu->nested->ept02);
         resume_after_violation(cpu, qualification);
         return;
     }

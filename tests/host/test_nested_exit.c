@@ -355,6 +355,35 @@ static void ept_misses_without_ept12(void **state)
     assert_true(in_vmcs02(FIELD_ENTRY_INTR_INFO) & INTR_VALID);
 }
 
+static uint32_t access_given(uint64_t gpa)
+{
+    return ept01_lookup(hpa(in_vmcs02(FIELD_EPTP) & EPT_ADDR_MASK), gpa1(gpa)).perm;
+}
+
+/* Without dirty flags pages are watched by write protection, the MSR bitmap's here: L3 gets past it nevertheless. */
+static void write_protection_opens(bool coalesce)
+{
+    static const struct nested_machine_config no_flags = { .no_flags = true };
+    const uint64_t bitmap = GUEST_PAGE(0x700);
+    nested_machine_start(&no_flags);
+    nested_machine_cpu()->nested->ept02.config.coalesce = coalesce;
+    vmcs12_sample(values);
+    V(PROC_CONTROLS) |= PROC_MSR_BITMAP;
+    V(MSR_BITMAP) = bitmap;
+    l2_make(0, values);
+    assert_int_equal(l2_enter(REASON_vmlaunch), VMX_OK);
+    violation(bitmap, EPT_QUAL_READ);
+    assert_int_equal(access_given(bitmap) & (EPT_R | EPT_W), EPT_R);
+    violation(bitmap, EPT_QUAL_WRITE); /* ept01's page opens */
+    violation(bitmap, EPT_QUAL_WRITE); /* ept02's */
+    assert_true(nested_machine_in_l3());
+    assert_int_equal(access_given(bitmap) & (EPT_R | EPT_W), EPT_R | EPT_W);
+}
+
+static void write_protected_pages_open(void **state) { (void)state, write_protection_opens(true); }
+/* Nothing else is looked at meanwhile. */
+static void a_write_protected_page_opens_alone(void **state) { (void)state, write_protection_opens(false); }
+
 /* --- failed entries --- */
 
 /* The processor's: reason and qualification as it says; nothing else of the exit information; the launch state stays. */
@@ -454,6 +483,8 @@ int main(void)
         TEST(msrs_of_strata),
         TEST(ept_misses),
         TEST(ept_misses_without_ept12),
+        TEST(write_protected_pages_open),
+        TEST(a_write_protected_page_opens_alone),
         TEST(failed_entries_are_reflected),
         TEST(mtrrs_decide_types),
     };
