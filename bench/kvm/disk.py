@@ -38,11 +38,11 @@ PROGRAM_FLAGS = "-std=gnu11 -Os -Wall -Wextra -Wconversion -Werror -static -s".s
 PROGRAMS = {"cpuid": KERNEL_FLAGS, "vms": PROGRAM_FLAGS}
 
 
-def build_initramfs(out):
-    """L2's initramfs: busybox, kvm-init, and the modules that reach the disk and make KVM."""
-    order = module_order(WANTED)
+def build_initramfs(out, init=GUEST_FILES / "kvm-init", wanted=WANTED, modules=MODULES):
+    """L2's initramfs: busybox, INIT, and the modules WANTED: those that reach the disk and make the hypervisor."""
+    order = module_order(wanted, modules)
     with tempfile.TemporaryDirectory() as scratch:
-        extra = {"init": GUEST_FILES / "kvm-init", "lib/modules/order": Path(scratch) / "order"}
+        extra = {"init": init, "lib/l2-lib": GUEST_FILES / "l2-lib", "lib/modules/order": Path(scratch) / "order"}
         extra["lib/modules/order"].write_text("".join(f"/lib/modules/{m.name}\n" for m in order))
         for module in order:
             extra[f"lib/modules/{module.name}"] = Path(scratch) / module.name
@@ -78,6 +78,11 @@ def build(out, kernel, scenario, ips):
         image.grub_disk(files["kvm/l3.img"], {"/boot/vmlinuz": kernel, "/boot/initrd": initrd},
                         f"linux /boot/vmlinuz {linux.command_line(ips)}\ninitrd /boot/initrd\nboot")
     files |= {f"kvm/{p.name}": p for p in SCENARIOS.iterdir() if not p.suffix and p.name != "l3-init"}
+    write(out, files)
+
+
+def write(out, files):
+    """Write the archive OUT of FILES ({"name": path}), padded to whole cylinders."""
     temporary = out.with_name(out.name + ".new")
     temporary.write_bytes(_archive(files))
     size = -(-temporary.stat().st_size // CYLINDER) * CYLINDER
@@ -96,17 +101,17 @@ def _archive(files):
     return archive.finish()
 
 
-def module_order(wanted):
-    """Paths of the modules WANTED and of all that they need, each after what it needs."""
-    found = {p.stem.replace("-", "_"): p for p in MODULES.rglob("*.ko")}
+def module_order(wanted, modules=MODULES):
+    """Paths of the modules WANTED below MODULES and of all that they need, each after what it needs."""
+    found = {p.stem.replace("-", "_"): p for p in modules.rglob("*.ko")}
     if not found:
-        raise MachineError(f"no kernel modules in {MODULES}; run make setup")
+        raise MachineError(f"no kernel modules in {modules}; run make setup")
     order = []
 
     def visit(name):
         path = found.get(name.replace("-", "_"))
         if not path:
-            raise MachineError(f"no module {name} in {MODULES}")
+            raise MachineError(f"no module {name} in {modules}")
         if path in order:
             return
         needed = re.search(rb"(?:^|\0)depends=([^\0]*)\0", path.read_bytes()).group(1).decode()
@@ -119,12 +124,12 @@ def module_order(wanted):
     return order
 
 
-def libraries(program):
+def libraries(program, purpose="kvm"):
     """The shared libraries of PROGRAM and its loader, as the paths that the loader opens."""
     said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
     missing = re.findall(r"^\s*(\S+) => not found", said, re.M)
     if missing:
-        raise MachineError(f"{program} lacks {' '.join(missing)}; run bench/setup.sh --for kvm")
+        raise MachineError(f"{program} lacks {' '.join(missing)}; run bench/setup.sh --for {purpose}")
     return sorted(map(Path, set(re.findall(r"(/\S+) \(0x", said))))
 
 

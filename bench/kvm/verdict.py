@@ -12,16 +12,17 @@ COUNTERS = {"hist": {"hist"}, "perf": {"hist", "perf"}}
 
 def problem(seen, scenario, smp, l3_smp):
     """Why the run that SEEN watched failed, in one line; None if it did not."""
-    checks = (_ended(seen, smp), _guests(seen, l3_smp), _complete(seen, scenario), _counts(seen), _memory(seen),
+    checks = (ended(seen, smp), _guests(seen, l3_smp), _complete(seen, scenario), _counts(seen), memory(seen),
               _cpuid(seen))
     return next(filter(None, checks), None)
 
 
-def _ended(seen, smp):
+def ended(seen, smp, program="QEMU"):
+    """L2 came to its end; PROGRAM is what ran the nested guests there."""
     if "failed" in seen.guest_stages:
         return f"L2: {seen.guest.get('problem')}"
-    if "qemu-ended" not in seen.guest_stages:
-        return "QEMU did not end"
+    if f"{program.lower()}-ended" not in seen.guest_stages:
+        return f"{program} did not end"
     if seen.guest.get("cpus") != str(smp):
         return f"{seen.guest.get('cpus')} of {smp} CPUs online in L2"
     if seen.warnings:
@@ -57,7 +58,7 @@ def _counts(seen):
     return None
 
 
-def _memory(seen):
+def memory(seen):
     """What L1 took for the nested guests it has back, or keeps where it finds it."""
     before, after = seen.pages(watch.MARK_BEFORE), seen.pages(watch.MARK_AFTER)
     if before and after and sum(before.values()) != sum(after.values()):
@@ -90,15 +91,18 @@ def _guests_failed(seen, l3_smp):
             f"{seen.guest['good']} of {seen.guest['short']} short nested guests ended as they should")
     if seen.inner:
         return _inner(seen.inner)
-    if seen.runs:
-        return None
-    boots = int(seen.guest.get("boots", 1))
-    if seen.l3_stages.count("init") != boots:
-        return f"the nested guest's init ran {seen.l3_stages.count('init')} times of {boots}"
+    return None if seen.runs else boots(seen, l3_smp)
+
+
+def boots(seen, l3_smp, program="QEMU"):
+    """The nested Linux booted and was switched off each time, and PROGRAM said so."""
+    count = int(seen.guest.get("boots", 1))
+    if seen.l3_stages.count("init") != count:
+        return f"the nested guest's init ran {seen.l3_stages.count('init')} times of {count}"
     if seen.l3_cpus != {str(l3_smp)}:
         return f"{'/'.join(seen.l3_cpus)} of {l3_smp} CPUs online in the nested guest"
-    if seen.l3_stages.count("shutdown") != boots or seen.guest.get("qemu") != "0":
-        return f"the nested guest did not shut down (QEMU's status {seen.guest.get('qemu')})"
+    if seen.l3_stages.count("shutdown") != count or seen.guest.get(program.lower()) != "0":
+        return f"the nested guest did not shut down ({program}'s status {seen.guest.get(program.lower())})"
     return None
 
 
@@ -109,5 +113,5 @@ def _inner(inner):
     if inner.warnings:
         return f"the nested guest's kernel warns: {inner.warnings[0]}"
     cpus = inner.guest.get("cpus")
-    why = _ended(inner, cpus) or _guests(inner, cpus)
+    why = ended(inner, cpus) or _guests(inner, cpus)
     return f"in the nested guest: {why}" if why else None
