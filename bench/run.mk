@@ -1,6 +1,6 @@
 # The runner's targets: setup, run, and the guest's program strata-stat; the benchmarks: bench, bench-test.
 # Variables of `make run`: LEVELS SMP CPU ARCH KERNEL INITRD INTERACTIVE OPTIONS GUEST MEMORY.
-# GUEST=kvm: the guest hypervisor is Linux with KVM (tests/linux/kvm-init has the words that may follow).
+# GUEST=kvm: the guest hypervisor is Linux with KVM (tests/linux/kvm-init has the words that may follow); GUEST=xen: Xen (xen-init).
 # Included by the top Makefile; touches nothing outside build/.
 
 .PHONY: setup run
@@ -21,10 +21,10 @@ RUN_ARGUMENTS = \
     $(if $(filter-out 0 no,$(INTERACTIVE)),--interactive)
 
 setup: ## install what is missing from Debian's packages
-	@bench/setup.sh --for $(if $(filter kvm,$(firstword $(GUEST))),kvm,run) $(if $(ARCH),--arch $(call shell_word,$(ARCH)))
+	@bench/setup.sh --for $(or $(filter kvm xen,$(firstword $(GUEST))),run) $(if $(ARCH),--arch $(call shell_word,$(ARCH)))
 
 # A make of its own after setup: on a fresh machine it is setup that brings the compiler.
-run: setup ## boot Linux under Strata under Strata (LEVELS=2 SMP=2 CPU=model ARCH=amd64|i386 KERNEL= INITRD= INTERACTIVE=1 OPTIONS= GUEST=words|kvm)
+run: setup ## boot Linux under Strata under Strata (LEVELS=2 SMP=2 CPU=model ARCH=amd64|i386 KERNEL= INITRD= INTERACTIVE=1 OPTIONS= GUEST=words|kvm|xen)
 	@$(MAKE) --no-print-directory $(if $(filter 0,$(LEVELS)),,build/strata.elf) build/strata-stat$(if $(filter i386,$(ARCH)),-i386)
 	@bench/boot $(RUN_ARGUMENTS)
 
@@ -56,3 +56,9 @@ test-full-kvm: ## KVM as the guest hypervisor in all its ways: bench/kvm/full (l
 	@bench/setup.sh --for kvm
 	@$(MAKE) --no-print-directory build/strata.elf build/strata-stat
 	@bench/kvm/full
+
+.PHONY: test-full-xen
+test-full-xen: ## Xen as the guest hypervisor: bench/xen/full (long; says how long)
+	@bench/setup.sh --for xen
+	@$(MAKE) --no-print-directory build/strata.elf build/strata-stat
+	@bench/xen/full

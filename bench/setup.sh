@@ -1,17 +1,18 @@
 #!/bin/sh
 # Sets this machine up for Strata: installs what is missing from Debian's own
 # packages and unpacks Debian's cloud kernel (not installed) into build/cache/.
+# With --for xen also Xen, its programs and Debian's usual kernel, into build/cache/xen/.
 # With --arch i386 also Debian's 686-pae kernel and busybox, into build/cache/i386/;
 # dpkg then knows the architecture i386 (apt fetches no package of one it does not know).
 # Asks nothing; says one line per missing package; a second call only checks.
 # Must never touch anything but Debian packages and build/cache/.
 #
-# usage: bench/setup.sh [--for run|test|kvm|bench|perf] [--arch amd64|i386]
+# usage: bench/setup.sh [--for run|test|kvm|xen|bench|perf] [--arch amd64|i386]
 # shellcheck disable=SC2086  # lists of words on purpose
 set -eu
 
 usage() {
-    echo "usage: $0 [--for run|test|kvm|bench|perf] [--arch amd64|i386]" >&2
+    echo "usage: $0 [--for run|test|kvm|xen|bench|perf] [--arch amd64|i386]" >&2
     exit 2
 }
 
@@ -38,6 +39,8 @@ test_packages="libcmocka-dev clang libclang-rt-14-dev gcc-multilib cppcheck
     clang-format clang-tidy qemu-system-x86"
 # GUEST=kvm: what L2's disk is filled with. Both are only run inside the emulator.
 kvm_packages="qemu-system-x86 linux-perf"
+# GUEST=xen: the libraries of Xen's programs; Xen, its programs and dom0's kernel are unpacked below.
+xen_packages="libxenmisc4.17 libyajl2"
 bench_packages="python3-jsonschema python3-matplotlib"
 # Another machine than Bochs: QEMU with KVM, and its counters.
 perf_packages="qemu-system-x86 linux-perf python3-jsonschema"
@@ -48,6 +51,7 @@ case $purpose in
 run) packages=$run_packages ;;
 test) packages="$run_packages $test_packages" ;;
 kvm) packages="$run_packages $kvm_packages" ;;
+xen) packages="$run_packages $xen_packages" ;;
 bench) packages="$run_packages $bench_packages" ;;
 perf) packages="$run_packages $perf_packages" ;;
 *) usage ;;
@@ -178,6 +182,12 @@ exec 9>"$cache/.lock"
 flock 9 # two makes at once: the second waits and finds all done
 install_packages
 fetch "$cache/vmlinuz" "$cache/kernel" linux-image-cloud-amd64 'boot/vmlinuz-*'
+if [ "$purpose" = xen ]; then # the cloud kernel cannot be dom0
+    mkdir -p "$cache/xen"
+    fetch "$cache/xen/vmlinuz" "$cache/xen/kernel" linux-image-amd64 'boot/vmlinuz-*'
+    fetch "$cache/xen/xen.gz" "$cache/xen/hypervisor" xen-hypervisor-4.17-amd64 'boot/xen-4.17-amd64.gz'
+    fetch "$cache/xen/xl" "$cache/xen/utils" xen-utils-4.17 'usr/lib/xen-4.17/bin/xl'
+fi
 if [ $arch = i386 ] && ! { [ -s "$cache/i386/vmlinuz" ] && [ -s "$cache/i386/busybox" ]; }; then
     know_i386
     mkdir -p "$cache/i386"

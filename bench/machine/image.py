@@ -24,7 +24,7 @@ CLUSTER = 32 << 10  # GRUB's disk cache unit: aligned reads of it are not copied
 GRUB_DIR = Path("/usr/lib/grub/i386-pc")
 BASE_MODULES = ("biosdisk", "part_msdos", "fat")
 MODULE_OF_COMMAND = {  # the rest have a module of their own name
-    "linux": "linux", "initrd": "linux", "module2": "multiboot2",
+    "linux": "linux", "initrd": "linux", "module2": "multiboot2", "module": "multiboot",
     "chainloader": "chain", "echo": "echo", "boot": "boot", "terminal_output": "terminal",
 }
 BUILTIN_COMMANDS = {"set", "unset", "insmod", "ls"}
