@@ -54,6 +54,10 @@ class Xen(unittest.TestCase):
                                     ("l3| a word", "(XEN) d1v0 VM entry failed", "Xen says while the nested guest runs: d1v0 VM")):
             self.assertIn(why, self.problem(AROUND + XEN.replace(there, instead)) or "", why)
 
+    def test_xl_says_why(self):
+        text = AROUND + XEN.replace("xl=0", "xl=none").replace("a word", "libxl: error: x.c:1:make: no")
+        self.assertIn("did not shut down (xl's status none); xl said: x.c:1:make: no", self.problem(text))
+
     def test_panic(self):
         self.assertEqual(seen(XEN + "(XEN) Panic on CPU 0:\n").errors, ["Xen: Panic on CPU 0:"])
 

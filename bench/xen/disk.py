@@ -23,6 +23,7 @@ COMMAND_LINE = (
     "console=com1", "com1=115200,8n1",
     "loglvl=warning", "guest_loglvl=warning",
     "noreboot",  # after a panic it stops, so that its words are the last
+    "mwait-idle=no",  # with two CPUs, Bochs 2.7 loses wake-ups from MWAIT
     "x2apic_phys",  # Bochs 2.7 gives no logical x2APIC IDs
     "dom0_mem=320M,max:320M",
 )

@@ -6,9 +6,13 @@ from kvm.watch import MARK_AFTER, MARK_BEFORE
 
 def problem(seen, smp, l3_smp):
     """Why the run that SEEN watched failed, in one line; None if it did not."""
-    checks = (verdict.ended(seen, smp, "xl"), verdict.boots(seen, l3_smp, "xl"), _xen(seen), _complete(seen),
-              verdict.memory(seen))
+    checks = (verdict.ended(seen, smp, "xl"), _guests(seen, l3_smp), _xen(seen), _complete(seen), verdict.memory(seen))
     return next(filter(None, checks), None)
+
+
+def _guests(seen, l3_smp):
+    why = verdict.boots(seen, l3_smp, "xl")
+    return f"{why}; xl said: {seen.xl_said}" if why and seen.xl_said else why
 
 
 def _xen(seen):

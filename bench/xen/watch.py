@@ -10,17 +10,20 @@ from kvm.watch import MARK_AFTER, MARK_BEFORE, KvmWatch
 from machine.watch import STRATA_JSON, STRATA_LINE
 
 XEN_LINE = re.compile(r"\(XEN\) (.*)")
+XL_ERROR = re.compile(r"libxl: error: (.*)")
 PANIC = re.compile(r"Panic on CPU|FATAL TRAP|Xen BUG at|Assertion .* failed")
 
 
 class XenWatch(KvmWatch):
     """xen      Xen's own lines, in order
     complaints  those of them from while nested guests ran: on a good run it has nothing to say then
+    xl_said     xl's first error
     """
 
     def __init__(self, levels, progress=None):
         super().__init__(levels, progress)
         self.xen, self.complaints = [], []
+        self.xl_said = None
 
     def line(self, text):
         found = XEN_LINE.search(text)
@@ -28,6 +31,11 @@ class XenWatch(KvmWatch):
             self._xen_line(found.group(1))
         else:
             super().line(text)
+
+    def _passed_on(self, text):
+        error = XL_ERROR.search(text)
+        if error and not self.xl_said:
+            self.xl_said = error.group(1)
 
     def _xen_line(self, text):
         self.xen.append(text)
