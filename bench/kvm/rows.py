@@ -40,9 +40,9 @@ def run(name, row, args):
 
 
 def new_warnings(args, out):
-    """What L2's kernel warned of and did not on the bare machine, if that has been run."""
+    """What L2's kernel warned of and did not on the bare machine, if that has been run with as many CPUs or more."""
     bare = figures(args.out / LINUX_BARE)
-    if not bare:
+    if not bare or bare["cpus"] < figures(out)["cpus"]:
         return []
     known = {NUMBER.sub("#", line) for line in bare[args.guest]["dmesg"]}
     return [line for line in figures(out)[args.guest]["dmesg"] if NUMBER.sub("#", line) not in known]
