@@ -2,14 +2,16 @@
 
 import json
 import sys
+import tempfile
 import unittest
+from argparse import Namespace
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "bench"))
 sys.dont_write_bytecode = True
 
-from kvm import exits, verdict, watch  # noqa: E402
+from kvm import exits, rows, verdict, watch  # noqa: E402
 
 LINUX = """strata-guest: stage=init cpus=2 possible=2 tsc=1
 strata-guest: stage=qemu tsc=2
@@ -140,6 +142,30 @@ class Names(unittest.TestCase):
         self.assertEqual([exits.name_of(word) for word in ("10", "CPUID", "MSR_WRITE", "EPT_VIOLATION")],
                          ["cpuid", "cpuid", "wrmsr", "ept_violation"])
         self.assertTrue(set(exits.KERNEL_NAMES.values()) <= set(exits.reason_names().values()))
+
+
+class Warnings(unittest.TestCase):
+    """L2's kernel may say what it says on the bare machine, and what a row asks for; nothing else."""
+
+    def new(self, said, asked_for=(), bare_cpus=2):
+        with tempfile.TemporaryDirectory() as folder:
+            args = Namespace(out=Path(folder), guest="kvm", asked_for=asked_for)
+            for name, cpus, dmesg in ((rows.LINUX_BARE, bare_cpus, ["<4>[    1.5] known of 0x1f"]), ("row", 2, [said])):
+                (args.out / name).mkdir()
+                (args.out / name / "summary.json").write_text(json.dumps({"cpus": cpus, "kvm": {"dmesg": dmesg}}))
+            return rows.new_warnings(args, args.out / "row")
+
+    def test_known(self):
+        self.assertEqual(self.new("<4>[   22.7] known of 0x2e"), [])
+
+    def test_new(self):
+        self.assertEqual(self.new("<3>[   22.7] worse"), ["<3>[   22.7] worse"])
+
+    def test_asked_for(self):
+        self.assertEqual(self.new("<4>[    3.0] mitigation disabled, leak possible", ("mitigation disabled",)), [])
+
+    def test_fewer_cpus_say_nothing(self):
+        self.assertEqual(self.new("<3>[   22.7] worse", bare_cpus=1), [])
 
 
 if __name__ == "__main__":
