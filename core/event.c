@@ -54,8 +54,9 @@ void event_nmi_window(struct cpu *cpu)
 bool entry_inject_pending(struct cpu *cpu)
 {
     cpu->event_pending = 0;
-    bool reflected = cpu->machine_check_pending && cpu->in_nested && nested_machine_check(cpu);
-    if (cpu->machine_check_pending && !reflected && !(vmread(ENTRY_INTR_INFO) & INTR_VALID)) {
+    if (cpu->machine_check_pending && cpu->in_nested)
+        nested_machine_check(cpu);
+    if (cpu->machine_check_pending && !(vmread(ENTRY_INTR_INFO) & INTR_VALID)) {
         cpu->machine_check_pending = 0;
         guest_fault(VECTOR_MC, NO_ERROR_CODE);
     }

@@ -24,8 +24,8 @@ void nested_vmcall(struct cpu *cpu, uint32_t reason);
 bool nested_entry_failed(struct cpu *cpu, uint32_t error);
 /* An NMI is to be delivered while the nested guest runs. vmcs02 is current. */
 void nested_nmi(struct cpu *cpu);
-/* The same for a machine check. True if it became an exit to the guest hypervisor. */
-bool nested_machine_check(struct cpu *cpu);
+/* The same for a machine check: not pending any more if it became an exit to the guest hypervisor. */
+void nested_machine_check(struct cpu *cpu);
 /* INIT arrived while the guest hypervisor ran. True if it is in VMX operation, where INIT is blocked (kept pending). */
 bool nested_init_signal(struct cpu *cpu);
 /* The CPU was reset by INIT: leaves VMX operation. */

@@ -104,8 +104,11 @@ static bool settled(const struct watch_page *p)
     return true;
 }
 
-static void tell(const struct watch_page *p)
+/* A new version, and all clients are told. Locked. */
+static void tell(struct watch_page *p)
 {
+    p->version++;
+    p->version += p->version == 0;
     ring[ring_head % RING] = p->gpa;
     __atomic_store_n(&ring_head, ring_head + 1, __ATOMIC_RELEASE);
 }
@@ -140,8 +143,6 @@ static void arm(struct watch_page *p)
 
 static void written(struct watch_page *p)
 {
-    p->version++;
-    p->version += p->version == 0;
     tell(p);
     arm(p);
 }
@@ -166,8 +167,6 @@ static void drain_log(struct watch_log *log)
 static void cool_page(struct watch_page *p)
 {
     bool is_settled = settled(p);
-    p->version++;
-    p->version += p->version == 0;
     tell(p);
     if (is_settled)
         unheat(p);

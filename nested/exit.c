@@ -210,13 +210,12 @@ void nested_nmi(struct cpu *cpu)
     reflect_at_entry(cpu, REASON_exception_nmi, INTR_VALID | INTR_TYPE_NMI | VECTOR_NMI);
 }
 
-bool nested_machine_check(struct cpu *cpu)
+void nested_machine_check(struct cpu *cpu)
 {
     if (!(vmread(EXCEPTION_BITMAP) & BIT(VECTOR_MC)))
-        return false;
+        return;
     cpu->machine_check_pending = 0;
     reflect_at_entry(cpu, REASON_exception_nmi, INTR_VALID | INTR_TYPE_HW_EXCEPTION | VECTOR_MC);
-    return true;
 }
 
 bool nested_init_signal(struct cpu *cpu)

@@ -96,8 +96,10 @@ bool nested_caps_msr(uint32_t msr, uint64_t *value)
 void nested_ept01_changed(struct cpu *cpu)
 {
     ept02_ept01_changed(&cpu->nested->ept02);
-    for (unsigned i = 0; i < NESTED_SLOTS; i++) /* Strata's own MSR bitmap changes together with ept01 */
-        cpu->nested->slots[i].msr.version = cpu->nested->slots[i].msr.seen_valid = 0;
+    for (unsigned i = 0; i < NESTED_SLOTS; i++) { /* Strata's own MSR bitmap changes together with ept01 */
+        cpu->nested->slots[i].msr.version = 0;
+        cpu->nested->slots[i].msr.seen_valid = false;
+    }
 }
 
 void nested_counters(struct cpu *cpu)

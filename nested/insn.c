@@ -13,13 +13,7 @@
 #include "nested/nested.h"
 #include "nested/pool.h"
 
-static void finish(const struct cpu *cpu, uint64_t flags)
-{
-    uint64_t before = vmread(GUEST_RFLAGS), after = (before & ~RFLAGS_ARITHMETIC) | flags;
-    if (after != before)
-        vmwrite(GUEST_RFLAGS, after);
-    guest_skip_known(vmread(EXIT_INSTRUCTION_LEN), after, cpu->nested->ia32e);
-}
+static void finish(const struct cpu *cpu, uint64_t flags) { insn_finish(flags, cpu->nested->ia32e); }
 
 void insn_succeed(const struct cpu *cpu) { finish(cpu, 0); }
 void insn_fail_invalid(const struct cpu *cpu) { finish(cpu, RFLAGS_CF); }
@@ -188,14 +182,6 @@ static void handle_vmptrst(struct cpu *cpu, uint32_t reason)
         insn_succeed(cpu);
 }
 
-/* The row that a VMREAD or VMWRITE names; -1: the guest hypervisor has no such field. */
-static inline int field_row(uint64_t encoding)
-{
-    int row = vmcs_field_find(encoding);
-    bool high_of_narrow = vmcs_encoding_high((uint32_t)encoding) && row >= 0 && vmcs_fields[row].width != WIDTH_W64;
-    return row < 0 || high_of_narrow || !nested_caps.offered[vmcs_fields[row].cap] ? -1 : row;
-}
-
 static void handle_vmread(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
@@ -207,7 +193,7 @@ static void handle_vmread(struct cpu *cpu, uint32_t reason)
     }
     struct insn i = insn_of_l2(cpu);
     uint64_t encoding = insn_reg2(i);
-    int row = field_row(encoding);
+    int row = insn_field_row(encoding);
     if (row < 0) {
         insn_fail(cpu, VMERR_UNSUPPORTED_FIELD);
         return;
@@ -233,7 +219,7 @@ static void handle_vmwrite(struct cpu *cpu, uint32_t reason)
     if (!insn_read_value(i, &value))
         return;
     uint64_t encoding = insn_reg2(i);
-    int row = field_row(encoding);
+    int row = insn_field_row(encoding);
     if (row < 0) {
         insn_fail(cpu, VMERR_UNSUPPORTED_FIELD);
         return;
@@ -249,25 +235,13 @@ static void handle_vmwrite(struct cpu *cpu, uint32_t reason)
     insn_succeed(cpu);
 }
 
-static void handle_invept(struct cpu *cpu, uint32_t reason)
-{
-    (void)reason;
-    invalidate_ept(cpu);
-}
-
-static void handle_invvpid(struct cpu *cpu, uint32_t reason)
-{
-    (void)reason;
-    invalidate_vpid(cpu);
-}
-
 typedef void insn_handler(struct cpu *cpu, uint32_t reason);
 
 static insn_handler *const handlers[REASON_COUNT] = {
-    [REASON_vmclear] = handle_vmclear, [REASON_vmptrld] = handle_vmptrld, [REASON_vmptrst] = handle_vmptrst,
-    [REASON_vmread] = handle_vmread,   [REASON_vmwrite] = handle_vmwrite, [REASON_vmxoff] = handle_vmxoff,
-    [REASON_vmlaunch] = nested_launch, [REASON_vmresume] = nested_launch, [REASON_invept] = handle_invept,
-    [REASON_invvpid] = handle_invvpid,
+    [REASON_vmclear] = handle_vmclear,  [REASON_vmptrld] = handle_vmptrld, [REASON_vmptrst] = handle_vmptrst,
+    [REASON_vmread] = handle_vmread,    [REASON_vmwrite] = handle_vmwrite, [REASON_vmxoff] = handle_vmxoff,
+    [REASON_vmlaunch] = nested_launch,  [REASON_vmresume] = nested_launch, [REASON_invept] = invalidate_ept,
+    [REASON_invvpid] = invalidate_vpid,
 };
 
 void nested_instruction(struct cpu *cpu, uint32_t reason)

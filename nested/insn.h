@@ -55,6 +55,23 @@ bool insn_read_memory(struct insn i, uint64_t *value);
 /* VMREAD, VMWRITE: the register that holds the field encoding; INVEPT, INVVPID: the type. */
 static inline uint64_t insn_reg2(struct insn i) { return insn_gpr(i, operand_reg2(i.info)); }
 
+/* The row of a field that the guest hypervisor has; -1: there is none of this encoding. */
+static inline int insn_field_row(uint64_t encoding)
+{
+    int row = vmcs_field_find(encoding);
+    bool high_of_narrow = vmcs_encoding_high((uint32_t)encoding) && row >= 0 && vmcs_fields[row].width != WIDTH_W64;
+    return row < 0 || high_of_narrow || !nested_caps.offered[vmcs_fields[row].cap] ? -1 : row;
+}
+
+/* Ends the instruction with these arithmetic flags, the others 0. */
+static inline void insn_finish(uint64_t flags, bool mode_64)
+{
+    uint64_t before = vmread(GUEST_RFLAGS), after = (before & ~RFLAGS_ARITHMETIC) | flags;
+    if (after != before)
+        vmwrite(GUEST_RFLAGS, after);
+    guest_skip_known(vmread(EXIT_INSTRUCTION_LEN), after, mode_64);
+}
+
 /* VMREAD's destination, VMWRITE's source. */
 static inline bool insn_write_value(struct insn i, uint64_t value)
 {

@@ -131,9 +131,9 @@ static bool read_quickly(struct insn i, uint64_t *data, unsigned words)
     return from;
 }
 
-static bool copy_in(struct insn i, enum operand_form form, void *data, unsigned size)
+static bool copy_in(struct insn i, void *data, unsigned size)
 {
-    struct operand o = operand_decode(i.info, form);
+    struct operand o = operand_decode(i.info);
     uint64_t linear;
     if (!linear_of(i, &o, size, OPERAND_READ, &linear))
         return false;
@@ -142,9 +142,9 @@ static bool copy_in(struct insn i, enum operand_form form, void *data, unsigned 
     return access_done(i.cpu, guest_read(&paging, &memory, linear, data, size, WALK_READ));
 }
 
-static bool copy_out(struct insn i, enum operand_form form, const void *data, unsigned size)
+static bool copy_out(struct insn i, const void *data, unsigned size)
 {
-    struct operand o = operand_decode(i.info, form);
+    struct operand o = operand_decode(i.info);
     uint64_t linear;
     if (!linear_of(i, &o, size, OPERAND_WRITE, &linear))
         return false;
@@ -155,25 +155,22 @@ static bool copy_out(struct insn i, enum operand_form form, const void *data, un
 
 bool insn_read_pointer(struct insn i, uint64_t *pointer)
 {
-    return read_quickly(i, pointer, 1) || copy_in(i, OPERAND_MEMORY, pointer, sizeof(*pointer));
+    return read_quickly(i, pointer, 1) || copy_in(i, pointer, sizeof(*pointer));
 }
 
-bool insn_write_pointer(struct insn i, uint64_t pointer)
-{
-    return copy_out(i, OPERAND_MEMORY, &pointer, sizeof(pointer));
-}
+bool insn_write_pointer(struct insn i, uint64_t pointer) { return copy_out(i, &pointer, sizeof(pointer)); }
 
 static unsigned value_size(struct insn i) { return i.mode_64 ? 8 : 4; }
 
-bool insn_write_memory(struct insn i, uint64_t value) { return copy_out(i, OPERAND_FIELD, &value, value_size(i)); }
+bool insn_write_memory(struct insn i, uint64_t value) { return copy_out(i, &value, value_size(i)); }
 
 bool insn_read_memory(struct insn i, uint64_t *value)
 {
     *value = 0;
-    return copy_in(i, OPERAND_FIELD, value, value_size(i));
+    return copy_in(i, value, value_size(i));
 }
 
 bool insn_read_descriptor(struct insn i, uint64_t descriptor[2])
 {
-    return read_quickly(i, descriptor, 2) || copy_in(i, OPERAND_TYPED, descriptor, 16);
+    return read_quickly(i, descriptor, 2) || copy_in(i, descriptor, 16);
 }

@@ -32,8 +32,9 @@ static bool eptp_valid(uint64_t eptp)
     return memtype_ok && ad_ok && (eptp & EPTP_WALK_MASK) == EPTP_WALK_4 && !(eptp & reserved);
 }
 
-void invalidate_ept(struct cpu *cpu)
+void invalidate_ept(struct cpu *cpu, uint32_t reason)
 {
+    (void)reason;
     if (!(caps_msr(&nested_caps, MSR_VMX_EPT_VPID) & EPT_CAP_INVEPT)) {
         guest_fault(VECTOR_UD, NO_ERROR_CODE);
         return;
@@ -69,8 +70,9 @@ static bool canonical(uint64_t linear, bool la57)
 }
 
 /* Without EPT in vmcs12, L3's linear mappings are tagged by vpid02 and ept01: INVVPID reaches those, too. */
-void invalidate_vpid(struct cpu *cpu)
+void invalidate_vpid(struct cpu *cpu, uint32_t reason)
 {
+    (void)reason;
     if (!(caps_msr(&nested_caps, MSR_VMX_EPT_VPID) & EPT_CAP_INVVPID)) {
         guest_fault(VECTOR_UD, NO_ERROR_CODE);
         return;

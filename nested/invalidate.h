@@ -6,8 +6,8 @@
 
 #include "core/cpu.h"
 
-void invalidate_ept(struct cpu *cpu);
-void invalidate_vpid(struct cpu *cpu);
+void invalidate_ept(struct cpu *cpu, uint32_t reason);
+void invalidate_vpid(struct cpu *cpu, uint32_t reason);
 
 /*
  * The VPID under which a nested guest runs whose hypervisor gave it vpid12 (0: none). Distinct ones stay distinct, except that the two

@@ -9,17 +9,14 @@
 /* Bits of the instruction-information field. */
 #define INFO_SCALE_SHIFT 0
 #define INFO_SCALE_MASK 3
-#define INFO_REG1_SHIFT 3
 #define INFO_ADDRESS_SIZE_SHIFT 7
 #define INFO_ADDRESS_SIZE_MASK 7
-#define INFO_IS_REGISTER BIT(10)
 #define INFO_SEGMENT_SHIFT 15
 #define INFO_SEGMENT_MASK 7
 #define INFO_INDEX_SHIFT 18
 #define INFO_INDEX_INVALID BIT(22)
 #define INFO_BASE_SHIFT 23
 #define INFO_BASE_INVALID BIT(27)
-#define INFO_REG2_SHIFT 28
 #define INFO_REG_MASK 15
 
 /* Segment types: SDM 3, "Code- and Data-Segment Descriptor Types". */
@@ -30,13 +27,10 @@
 #define LIMIT_16 0xffffull
 #define LIMIT_32 0xffffffffull
 
-struct operand operand_decode(uint64_t info, enum operand_form form)
+struct operand operand_decode(uint64_t info)
 {
     unsigned address_size = info >> INFO_ADDRESS_SIZE_SHIFT & INFO_ADDRESS_SIZE_MASK;
     struct operand operand = {
-        .in_register = form == OPERAND_FIELD && (info & INFO_IS_REGISTER),
-        .reg1 = info >> INFO_REG1_SHIFT & INFO_REG_MASK,
-        .reg2 = info >> INFO_REG2_SHIFT & INFO_REG_MASK,
         .segment = info >> INFO_SEGMENT_SHIFT & INFO_SEGMENT_MASK,
         .address_bits = address_size == 0   ? 16
                         : address_size == 1 ? 32

@@ -9,23 +9,14 @@
 #include "core/types.h"
 #include "core/x86.h"
 
-/* What the instruction-information field says. */
+/* What the instruction-information field says of a memory operand. */
 struct operand {
-    bool in_register;     /* VMREAD and VMWRITE: the first operand is register reg1, not memory */
-    uint8_t reg1;         /* enum gpr; valid if in_register */
-    uint8_t reg2;         /* enum gpr; VMREAD, VMWRITE: holds the field; INVEPT, INVVPID: holds the type */
-    uint8_t segment;      /* enum segment, 0..7: of a memory operand */
+    uint8_t segment;      /* enum segment, 0..7 */
     uint8_t address_bits; /* address size: 16, 32 or 64 */
     uint8_t scale;        /* index is shifted left by this: 0..3 */
     uint8_t base, index;  /* enum gpr, or OPERAND_NONE */
 };
 #define OPERAND_NONE 0xff
-
-enum operand_form {
-    OPERAND_FIELD,  /* VMREAD, VMWRITE */
-    OPERAND_MEMORY, /* VMCLEAR, VMPTRLD, VMPTRST, VMXON */
-    OPERAND_TYPED,  /* INVEPT, INVVPID */
-};
 
 /*
  * The usual memory operand: 64-bit addresses in a segment whose base counts as 0 (not FS or GS), in memory. Then the linear address is
@@ -45,15 +36,18 @@ static inline uint64_t operand_flat_64(uint64_t info, const uint64_t gpr[GPR_COU
     return base + index;
 }
 
-/* VMREAD, VMWRITE: the first operand is a register, and which (enum gpr). */
+/*
+ * VMREAD, VMWRITE: the first operand is a register, and which (enum gpr). For the other instructions, whose operand is in memory, the
+ * bit is 0 or undefined.
+ */
 static inline bool operand_is_register(uint64_t info) { return info >> 10 & 1; }
 static inline unsigned operand_reg1(uint64_t info) { return info >> 3 & 15; }
 
-/* The second operand: enum gpr. VMREAD, VMWRITE, INVEPT, INVVPID. */
+/* The second operand: enum gpr. VMREAD, VMWRITE: holds the field; INVEPT, INVVPID: holds the type. */
 static inline unsigned operand_reg2(uint64_t info) { return info >> 28 & 15; }
 
-/* Decodes the VM-exit instruction information of an instruction of this form. Total: any value gives an operand. */
-struct operand operand_decode(uint64_t info, enum operand_form form);
+/* Decodes the memory operand in VM-exit instruction information. Total: any value gives an operand. */
+struct operand operand_decode(uint64_t info);
 
 /* Which mode the guest is in, as far as addresses go. */
 struct operand_mode {

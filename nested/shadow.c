@@ -71,34 +71,28 @@ static bool wanted_by_l2(const struct vmcs12 *v, uint64_t encoding, bool write)
     return bitmap[encoding >> 3] >> (encoding & 7) & 1;
 }
 
-static void set_flags(uint64_t flags)
-{
-    vmwrite(GUEST_RFLAGS, (vmread(GUEST_RFLAGS) & ~RFLAGS_ARITHMETIC) | flags);
-    guest_skip();
-}
-
 /* VMfailValid in the shadow VMCS. */
-static void fail(struct vmcs12 *shadow, enum vmx_error error)
+static void fail(struct insn i, struct vmcs12 *shadow, enum vmx_error error)
 {
     shadow->soft[FIELD_VM_INSTRUCTION_ERROR] = error;
-    set_flags(RFLAGS_ZF);
+    insn_finish(RFLAGS_ZF, i.mode_64);
 }
 
-static void emulate(struct cpu *cpu, struct nested_slot *slot, struct vmcs12 *shadow, bool write)
+static void emulate(struct insn i, struct nested_slot *slot, struct vmcs12 *shadow, bool write)
 {
-    struct insn i = insn_of_l3(cpu);
+    struct cpu *cpu = i.cpu;
     uint64_t encoding = insn_reg2(i), value = 0;
     if (write && !insn_read_value(i, &value))
         return;
-    int row = vmcs_field_find(encoding);
+    int row = insn_field_row(encoding);
     bool high = vmcs_encoding_high((uint32_t)encoding);
-    if (row < 0 || !nested_caps.offered[vmcs_fields[row].cap] || (high && vmcs_fields[row].width != WIDTH_W64)) {
-        fail(shadow, VMERR_UNSUPPORTED_FIELD);
+    if (row < 0) {
+        fail(i, shadow, VMERR_UNSUPPORTED_FIELD);
         return;
     }
     if (write && vmcs_encoding_type((uint32_t)encoding) == TYPE_INFO &&
         !(vmx_caps_msr(&nested_caps, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO)) {
-        fail(shadow, VMERR_READ_ONLY_FIELD);
+        fail(i, shadow, VMERR_READ_ONLY_FIELD);
         return;
     }
     uint64_t old = vmcs12_read(cpu, shadow, (enum vmcs_row)row); /* leaves vmcs01 current */
@@ -108,7 +102,7 @@ static void emulate(struct cpu *cpu, struct nested_slot *slot, struct vmcs12 *sh
         vmcs12_lend(shadow);
     vmcs_load(cpu, &slot->v.vmcs02);
     if (write || insn_write_value(i, high ? old >> 32 : old))
-        set_flags(0);
+        insn_finish(0, i.mode_64);
 }
 
 bool shadow_emulate(struct cpu *cpu, uint32_t reason)
@@ -124,13 +118,13 @@ bool shadow_emulate(struct cpu *cpu, uint32_t reason)
         return true;
     }
     if (region.v == LINK_POINTER_NONE) {
-        set_flags(RFLAGS_CF);
+        insn_finish(RFLAGS_CF, i.mode_64);
         return true;
     }
     struct nested_slot *link = slot->link ? slot->link : pool_shadow(cpu, region);
     vmcs_load(cpu, &slot->v.vmcs02);
     if (!link)
         return false;
-    emulate(cpu, slot, &link->v, write);
+    emulate(i, slot, &link->v, write);
     return true;
 }

@@ -93,6 +93,10 @@ void worker_do(void (*job)(void)); /* runs job in the nested guest; exits other 
 extern bool (*worker_exit)(int reason); /* handles what is not expected; false: give up */
 extern volatile u32 job_count;          /* how many round trips a job makes */
 
+/* ---- smp.c: the second CPU, with interrupts on, until it is told to stop ---- */
+void listener_start(void);
+void listener_stop(void);
+
 void items_guest(void);
 void items_nested(void);
 void items_vmx(void);

@@ -8,7 +8,7 @@
 enum { PING = 0x59 };
 static volatile u32 stop;
 
-/* On the second CPU: interrupts on, until told to stop; trap_handle counts and ends each. */
+/* On the second CPU; trap_handle counts interrupts and ends them. */
 static void wait_there(void *unused)
 {
     (void)unused;
@@ -16,6 +16,18 @@ static void wait_there(void *unused)
     while (!stop)
         pause();
     irq_off();
+}
+
+void listener_start(void)
+{
+    stop = 0;
+    cpu_call(1, wait_there, NULL);
+}
+
+void listener_stop(void)
+{
+    stop = 1;
+    cpu_wait(1, 100);
 }
 
 static void ping(void)
@@ -42,7 +54,7 @@ void items_smp(void)
         item_skip("smp", "one CPU only");
         return;
     }
-    cpu_call(1, wait_there, NULL);
+    listener_start();
     delay(100);
     strata_calibrate(run_ping);
     item_run("smp.ipi", run_ping);
@@ -53,6 +65,5 @@ void items_smp(void)
             item_run("smp.ipi-nested", nested_ping);
         }
     }
-    stop = 1;
-    cpu_wait(1, 100);
+    listener_stop();
 }

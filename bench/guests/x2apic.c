@@ -7,22 +7,11 @@
 #include "verdict.h"
 
 enum { APIC_BASE_X2 = 1 << 10, X2_SELF_IPI = 0x83f, SELF = 0x5a, PING = 0x5b };
-static volatile u32 stop;
-
 static void enable(void *unused)
 {
     (void)unused;
     wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | APIC_BASE_X2);
     apic_init_cpu();
-}
-
-static void wait_there(void *unused)
-{
-    (void)unused;
-    irq_on();
-    while (!stop)
-        pause();
-    irq_off();
 }
 
 static u32 taken(u32 cpu, u32 vector) { return *(volatile u32 *)&cpus[cpu].irqs[vector]; }
@@ -90,7 +79,7 @@ void items_x2apic(void)
     nest_control(PROC_CONTROLS, PROC_MSR_BITMAPS, 0);
     worker.lean.expect = ~0ul;
     if (cpu_count > 1)
-        cpu_call(1, wait_there, NULL);
+        listener_start();
     current = job_empty;
     strata_calibrate(go);
     for (u32 i = 0; i < COUNT(items); i++) {
@@ -98,7 +87,6 @@ void items_x2apic(void)
         if (current != job_ping || cpu_count > 1)
             item_run(items[i].name, go);
     }
-    stop = 1;
     if (cpu_count > 1)
-        cpu_wait(1, 100);
+        listener_stop();
 }

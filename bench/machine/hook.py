@@ -6,11 +6,9 @@ kernel-start.S behind its image and code32_start pointed at it; nothing else in 
 """
 
 import struct
-import subprocess
-import tempfile
 from pathlib import Path
 
-from . import MachineError
+from . import MachineError, assemble
 
 SOURCE = Path(__file__).with_name("kernel-start.S")
 MARKER = 3  # what Strata's counters are marked with; the guest's init has 1 and 2
@@ -36,7 +34,8 @@ def hook(kernel, out):
     made += bytes(-(len(made) - setup) % ALIGNMENT)
     place = len(made) - setup
     entry, = struct.unpack_from("<I", made, CODE32_START)
-    made += _assemble(entry - LOADED_AT - place)
+    # BACK is from the first byte of the code to the kernel's.
+    made += assemble.flat(SOURCE, 0, start="start", BACK=entry - LOADED_AT - place, MARKER=MARKER)
     init_size, = struct.unpack_from("<I", made, INIT_SIZE)
     if len(made) - setup > init_size:
         raise MachineError(f"{kernel}: leaves no room behind its image")
@@ -44,19 +43,3 @@ def hook(kernel, out):
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(made)
     return out
-
-
-def _assemble(back):
-    """The code; BACK is from its first byte to the kernel's."""
-    with tempfile.TemporaryDirectory() as scratch:
-        elf, flat = Path(scratch) / "elf", Path(scratch) / "flat"
-        for command in (["gcc", "-m32", "-nostdlib", "-static", "-no-pie", f"-DBACK={back}", f"-DMARKER={MARKER}",
-                         "-Wl,--build-id=none,-melf_i386,-Ttext=0,-e,start", "-o", elf, SOURCE],
-                        ["objcopy", "-O", "binary", "-j", ".text", elf, flat]):
-            try:
-                done = subprocess.run(command, capture_output=True, text=True)
-            except FileNotFoundError:
-                raise MachineError(f"missing tool {command[0]} (Debian package gcc)") from None
-            if done.returncode:
-                raise MachineError(f"{command[0]} failed: " + " ".join(done.stderr.split())[:300])
-        return flat.read_bytes()

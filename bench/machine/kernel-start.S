@@ -4,8 +4,8 @@
  * when it was entered ("tsc") and after the counters were printed ("after"), and goes on with the kernel. All that the
  * kernel finds is as GRUB left it, ESP, EFLAGS' conditions and the serial port's speed aside.
  */
+#include "bench/machine/serial.h"
 #define SCRATCH_END 0x1e8               /* boot_params: four bytes for the loader's own use end here */
-#define COM1 0x3f8
 #define SYSENTER_EIP 0x176
 #define STRATA 0x40000100
 #define STRATA_MARK 0x40000104
@@ -41,18 +41,7 @@ start:  lea     SCRATCH_END(%esi), %esp
 3:      rdtsc
         mov     %eax, after - start(%ebp)
         mov     %edx, after + 4 - start(%ebp)
-        mov     $COM1 + 3, %dx          /* 115200 8n1 */
-        mov     $0x80, %al
-        out     %al, %dx
-        mov     $COM1, %dx
-        mov     $1, %al
-        out     %al, %dx
-        inc     %dx
-        xor     %al, %al
-        out     %al, %dx
-        mov     $COM1 + 3, %dx
-        mov     $3, %al
-        out     %al, %dx
+        SERIAL_SET_UP
         lea     say_boot - start(%ebp), %esi
         lea     boot - start(%ebp), %edi
         call    say

@@ -8,9 +8,8 @@ Exits are those of all presses of a phase, GRUB's waiting in between included.
 
 import re
 import statistics
-import subprocess
 
-from machine import MachineError, image, watch
+from machine import MachineError, assemble, image, watch
 from .result import Run, count_rows, l0_rows, metric
 from .setup import TOP
 
@@ -54,8 +53,8 @@ def run(setup, out_dir, progress, presses=100):
 
 
 def _build(disk, out_dir, presses):
-    loader = _assemble("loader", out_dir, 0x7C00)
-    resident = _assemble("resident", out_dir, 0) + script(presses)
+    loader = assemble.flat(SOURCES / "loader.S", 0x7C00)
+    resident = assemble.flat(SOURCES / "resident.S", 0) + script(presses)
     if len(loader) > LOADER_MAX or len(resident) > RESIDENT_SECTORS * image.SECTOR:
         raise MachineError(f"{NAME}: the programs do not fit ({len(loader)}, {len(resident)})")
     menu = out_dir / "grub.cfg"
@@ -70,18 +69,6 @@ def _build(disk, out_dir, presses):
         f.write(sector + resident)
         f.seek(0)
         f.write(loader)  # the partition table behind it stays
-
-
-def _assemble(name, out_dir, at):
-    """A flat binary of bench/guests/keyboard/NAME.S, linked to run at AT."""
-    elf, flat = out_dir / f"{name}.elf", out_dir / f"{name}.bin"
-    for command in (["gcc", "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none,-melf_i386",
-                     f"-Wl,-Ttext={at:#x},-e,_start", "-o", elf, SOURCES / f"{name}.S"],
-                    ["objcopy", "-O", "binary", "-j", ".text", elf, flat]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise MachineError(f"{command[0]} failed: " + " ".join(done.stderr.split())[:300])
-    return flat.read_bytes()
 
 
 class _Watch(watch.Watch):

@@ -3,6 +3,7 @@
  * COM1 what came back, all of it. Judges nothing.
  * A row: vector, walk (1: again with the EBX that came back, while there is one), flags, EAX, EBX, ECX, EDX.
  */
+#include "bench/machine/serial.h"
 #define LOADED 0x7e00
 #define SECTORS 7
 #define BUFFER 0x1000           /* of E820: ES:DI */
@@ -10,7 +11,6 @@
 #define FILLER 0xcccccccc
 #define WALK_MAX 64
 #define ROW 20
-#define COM1 0x3f8
 #define POWER 0x8900
         .code16
         .text
@@ -34,18 +34,7 @@ _start: ljmp    $0, $1f
         .org    510
         .word   0xaa55
 
-main:   mov     $COM1 + 3, %dx          /* 115200 8n1 */
-        mov     $0x80, %al
-        out     %al, %dx
-        mov     $COM1, %dx
-        mov     $1, %al
-        out     %al, %dx
-        inc     %dx
-        xor     %al, %al
-        out     %al, %dx
-        mov     $COM1 + 3, %dx
-        mov     $3, %al
-        out     %al, %dx
+main:   SERIAL_SET_UP
         mov     $text_memory, %si       /* 40:13h, KiB of conventional memory */
         call    print
         movzwl  0x413, %eax

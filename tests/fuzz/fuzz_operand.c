@@ -12,7 +12,7 @@
 struct input {
     uint64_t info, displacement, gpr[GPR_COUNT], base;
     uint32_t limit, access_rights;
-    uint8_t form, mode_64, wide, size, write;
+    uint8_t unused, mode_64, wide, size, write;
 };
 
 static bool canonical(uint64_t linear, unsigned bits)
@@ -26,8 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct input in;
     memset(&in, 0, sizeof(in));
     memcpy(&in, data, size < sizeof(in) ? size : sizeof(in));
-    struct operand operand = operand_decode(in.info, (enum operand_form)(in.form % 3));
-    fuzz_check(operand.reg1 < GPR_COUNT && operand.reg2 < GPR_COUNT && operand.segment < SEG_COUNT);
+    struct operand operand = operand_decode(in.info);
+    fuzz_check(operand_reg1(in.info) < GPR_COUNT && operand_reg2(in.info) < GPR_COUNT && operand.segment < SEG_COUNT);
     fuzz_check(operand.base < GPR_COUNT || operand.base == OPERAND_NONE);
     fuzz_check(operand.index < GPR_COUNT || operand.index == OPERAND_NONE);
     struct operand_segment segment = { in.base, in.limit, in.access_rights };

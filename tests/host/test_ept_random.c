@@ -36,16 +36,9 @@ static void run(struct world_config *config)
 
 static struct world_config everything(uint64_t seed)
 {
-    return (struct world_config){ .seed = seed,
-                                  .large = true,
-                                  .coalesce = true,
-                                  .history = true,
-                                  .prefill = true,
-                                  .watch = true,
-                                  .hw_single = true,
-                                  .exec_only = true,
-                                  .pages_1g = true,
-                                  .pool_pages = 512 };
+    struct world_config config = world_all_on(512);
+    config.seed = seed;
+    return config;
 }
 
 static void random_all_on(void **state)

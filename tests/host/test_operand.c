@@ -31,19 +31,18 @@ static void test_decode_fields(void **state)
         uint64_t info = scale | reg1 << 3 | size << 7 | is_register << 10 | segment << 15 | index << 18 |
                         no_index << 22 | base << 23 | no_base << 27 | reg2 << 28;
         info |= test_random(&seed) & (BIT(2) | BIT(11) | BIT(12) | BIT(13) | BIT(14)); /* undefined bits */
-        struct operand got = operand_decode(info, OPERAND_FIELD);
-        assert_int_equal(got.in_register, is_register);
-        assert_int_equal(got.reg1, reg1);
-        assert_int_equal(got.reg2, reg2);
+        struct operand got = operand_decode(info);
+        assert_int_equal(operand_is_register(info), is_register);
+        assert_int_equal(operand_reg1(info), reg1);
+        assert_int_equal(operand_reg2(info), reg2);
         assert_int_equal(got.segment, segment);
         assert_int_equal(got.address_bits, 16 << size);
         assert_int_equal(got.scale, scale);
         assert_int_equal(got.index, no_index ? OPERAND_NONE : index);
         assert_int_equal(got.base, no_base ? OPERAND_NONE : base);
         /* Bit 10 is 0 or undefined for the other instructions: their operand is in memory. */
-        assert_false(operand_decode(info, OPERAND_MEMORY).in_register);
-        assert_false(operand_decode(info, OPERAND_TYPED).in_register);
-        assert_int_equal(operand_decode(info, OPERAND_TYPED).reg2, reg2);
+        struct operand other = operand_decode(info ^ BIT(10));
+        assert_memory_equal(&other, &got, sizeof(got));
     }
 }
 

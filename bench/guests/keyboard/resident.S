@@ -6,6 +6,7 @@
  * The script behind the code is pairs of bytes (what, value), see WHAT_*. At the end all records go to COM1, and the
  * machine is switched off where it is a Bochs.
  */
+#include "bench/machine/serial.h"
 #define WHAT_END 0
 #define WHAT_MENU 1             /* press value, measured */
 #define WHAT_LINE 2             /* the same on GRUB's command line */
@@ -16,7 +17,6 @@
 #define SEEN 2
 #define READ 3
 #define IDLE_POLLS 8            /* GRUB asks in vain this often between two events */
-#define COM1 0x3f8
 #define RECORDS 0x1000
 #define STRATA 0x40000100
 #define STRATA_MARK 0x40000104
@@ -44,18 +44,7 @@ _start: pushal                          /* DS = 0 */
         HOOK    0x09, irq1, old9
         HOOK    0x10, screen, old10
         HOOK    0x16, keys, old16
-        mov     $COM1 + 3, %dx          /* 115200 8n1 */
-        mov     $0x80, %al
-        out     %al, %dx
-        mov     $COM1, %dx
-        mov     $1, %al
-        out     %al, %dx
-        inc     %dx
-        xor     %al, %al
-        out     %al, %dx
-        mov     $COM1 + 3, %dx
-        mov     $3, %al
-        out     %al, %dx
+        SERIAL_SET_UP
         sti
         popal
         lret
