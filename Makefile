@@ -7,10 +7,10 @@ FOLDERS = core shadow-vmcs ept-cache x2apic nested
 WARNINGS = -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes -Werror
 CFLAGS = -std=gnu11 -O2 -g -ffreestanding -fno-pic -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
 	-mcmodel=kernel -mno-red-zone -mgeneral-regs-only -flto=1 -ffat-lto-objects $(WARNINGS) -I.
-LDFLAGS = -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,max-page-size=4096,-z,noexecstack,--no-warn-rwx-segments -Wl,-T,core/strata.lds
+LDFLAGS = -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,max-page-size=4096,-z,noexecstack,--no-warn-rwx-segments -Wl,-T,core/boot/strata.lds
 
-C_FILES = $(sort $(foreach f,$(FOLDERS),$(wildcard $(f)/*.c)))
-S_FILES = $(sort $(wildcard core/*.S))
+C_FILES = $(sort $(foreach f,$(FOLDERS),$(wildcard $(f)/*.c $(f)/*/*.c)))
+S_FILES = $(sort $(wildcard core/*/*.S))
 OBJECTS = $(C_FILES:%.c=$(BUILD)/%.o) $(S_FILES:%.S=$(BUILD)/%.S.o)
 
 .PHONY: all help clean
@@ -22,7 +22,7 @@ help: ## list the targets
 clean: ## remove what was built (keeps downloaded packages in build/cache)
 	rm -rf $(filter-out $(BUILD)/cache,$(wildcard $(BUILD)/*))
 
-$(BUILD)/strata.elf: $(OBJECTS) core/strata.lds
+$(BUILD)/strata.elf: $(OBJECTS) core/boot/strata.lds
 	@echo "  LINK  $@"
 	@$(CC) $(CFLAGS) $(LDFLAGS) -o $@.full $(OBJECTS)
 	@strip -g -o $@ $@.full

@@ -4,7 +4,7 @@
 #ifndef STRATA_UPCALL_H
 #define STRATA_UPCALL_H
 
-#include "core/cpu.h"
+#include "core/cpu/cpu.h"
 
 /* Bytes that nested/ needs for each CPU (cpu->nested) and for all together; zeroed. */
 uint64_t nested_cpu_size(void);

@@ -3,8 +3,8 @@
  */
 #include "ept-cache/compose.h"
 
-#include "core/mem.h"
-#include "core/vmx.h"
+#include "core/lib/mem.h"
+#include "core/lib/vmx.h"
 
 /* Bits of an entry that refers to a table, below its address: SDM 3, "Format of an EPT PML4 Entry" and the two after it. */
 #define PML4E_RESERVED 0xf8ull

@@ -5,8 +5,8 @@
 #ifndef STRATA_EPT_COMPOSE_H
 #define STRATA_EPT_COMPOSE_H
 
-#include "core/ept.h"
-#include "core/types.h"
+#include "core/memory/ept.h"
+#include "core/lib/types.h"
 
 /* Bits of a leaf that composition changes besides the address: access, memory type, ignore PAT. */
 #define EPT_LOW_MASK (EPT_RWX | EPT_MEMTYPE_MASK | EPT_IGNORE_PAT)

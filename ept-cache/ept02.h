@@ -6,11 +6,11 @@
 #ifndef STRATA_EPT02_H
 #define STRATA_EPT02_H
 
-#include "core/ept.h"
-#include "core/mem.h"
-#include "core/types.h"
-#include "core/vmx.h"
-#include "core/watch.h"
+#include "core/memory/ept.h"
+#include "core/lib/mem.h"
+#include "core/lib/types.h"
+#include "core/lib/vmx.h"
+#include "core/memory/watch.h"
 #include "ept-cache/history.h"
 #include "ept-cache/walk.h"
 #include "ept-cache/writable.h"

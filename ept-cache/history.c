@@ -5,7 +5,7 @@
  */
 #include "ept-cache/history.h"
 
-#include "core/ept.h"
+#include "core/memory/ept.h"
 
 #define GIB_BITS 18 /* of the number of a GiB below 2^48 */
 #define GIB_SHIFT 1 /* bit 0 of a key is 1, so that no key is 0 */

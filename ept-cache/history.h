@@ -6,7 +6,7 @@
 #ifndef STRATA_EPT_HISTORY_H
 #define STRATA_EPT_HISTORY_H
 
-#include "core/types.h"
+#include "core/lib/types.h"
 
 #define HISTORY_SETS 128
 #define HISTORY_WAYS 4

@@ -6,7 +6,7 @@
  */
 #include "ept-cache/table.h"
 
-#include "core/hw.h"
+#include "core/lib/hw.h"
 
 #define SLAB_SHARE 4 /* at most one page in so many of the pool holds descriptions */
 

@@ -6,8 +6,8 @@
 #ifndef STRATA_EPT_WALK_H
 #define STRATA_EPT_WALK_H
 
-#include "core/ept.h"
-#include "core/types.h"
+#include "core/memory/ept.h"
+#include "core/lib/types.h"
 #include "ept-cache/compose.h"
 
 /* What a 4-level walk of ept12 found. */

@@ -6,7 +6,7 @@
 #ifndef STRATA_EPT_WRITABLE_H
 #define STRATA_EPT_WRITABLE_H
 
-#include "core/types.h"
+#include "core/lib/types.h"
 
 #define WRITABLE_CPUS 64
 #define WRITABLE_REGION PAGE_2M

@@ -1,10 +1,10 @@
 /*
  * Bitmaps of vmcs02 that are Strata's wants and the guest hypervisor's together: an access exits if either says so. Merged again only
- * when the guest hypervisor's page may have been written (core/watch.h, ept-cache/writable.h); where that cannot be known, at
+ * when the guest hypervisor's page may have been written (core/memory/watch.h, ept-cache/writable.h); where that cannot be known, at
  * every entry.
  */
-#include "core/machine.h"
-#include "core/watch_log.h"
+#include "core/cpu/machine.h"
+#include "core/cpu/watch_log.h"
 #include "nested/nested.h"
 
 static bool pages_equal(const void *a, const void *b)

@@ -5,8 +5,8 @@
  */
 #include "nested/caps.h"
 
-#include "core/ept.h"
-#include "core/mem.h"
+#include "core/memory/ept.h"
+#include "core/lib/mem.h"
 
 #define PIN_OFFERED (PIN_EXTERNAL_INTR | PIN_NMI | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER | PIN_POSTED_INTR)
 

@@ -5,7 +5,7 @@
 #ifndef STRATA_CAPS_H
 #define STRATA_CAPS_H
 
-#include "core/vmx_caps.h"
+#include "core/cpu/vmx_caps.h"
 
 /* What boot options switch. Each is offered only where the processor has it, too. */
 struct caps_options {

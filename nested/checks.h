@@ -6,9 +6,9 @@
 #ifndef STRATA_CHECKS_H
 #define STRATA_CHECKS_H
 
-#include "core/types.h"
-#include "core/vmcs_fields.h"
-#include "core/vmx_caps.h"
+#include "core/lib/types.h"
+#include "core/cpu/vmcs_fields.h"
+#include "core/cpu/vmx_caps.h"
 
 /* What the rules look at. */
 struct check_view {

@@ -4,9 +4,9 @@
 #ifndef STRATA_CHECKS_RULES_H
 #define STRATA_CHECKS_RULES_H
 
-#include "core/ept.h"
-#include "core/vmx.h"
-#include "core/x86.h"
+#include "core/memory/ept.h"
+#include "core/lib/vmx.h"
+#include "core/lib/x86.h"
 #include "nested/checks.h"
 
 static inline uint64_t check_pin(const struct check_view *view) { return view->values[FIELD_PIN_CONTROLS]; }

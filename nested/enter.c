@@ -2,13 +2,13 @@
  * VMLAUNCH and VMRESUME by the guest hypervisor: checks, then vmcs02 made to match, then the entry itself is exit.S's. Only what
  * changed since the last entry is checked and merged again; a VMRESUME after a plain exit does neither.
  */
-#include "core/dispatch.h"
-#include "core/guest.h"
-#include "core/log.h"
-#include "core/machine.h"
+#include "core/guest/dispatch.h"
+#include "core/guest/guest.h"
+#include "core/lib/log.h"
+#include "core/cpu/machine.h"
 #include "core/upcall.h"
-#include "core/vmcs01.h"
-#include "core/watch_log.h"
+#include "core/cpu/vmcs01.h"
+#include "core/cpu/watch_log.h"
 #include "nested/checks.h"
 #include "nested/invalidate.h"
 #include "nested/nested.h"

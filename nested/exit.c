@@ -2,14 +2,14 @@
  * An exit of the nested guest: who owns it? Nearly always the guest hypervisor: reflect.c. Strata deals by itself with what only it
  * asked for: ept02 misses, MSRs that it keeps from everybody, NMIs that wait in it.
  */
-#include "core/dispatch.h"
-#include "core/ept01_exit.h"
-#include "core/guest.h"
-#include "core/lapic.h"
-#include "core/lapic_store.h"
-#include "core/machine.h"
-#include "core/msr.h"
-#include "core/start.h"
+#include "core/guest/dispatch.h"
+#include "core/guest/ept01_exit.h"
+#include "core/guest/guest.h"
+#include "core/cpu/lapic.h"
+#include "core/guest/lapic_store.h"
+#include "core/cpu/machine.h"
+#include "core/guest/msr.h"
+#include "core/boot/start.h"
 #include "core/upcall.h"
 #include "nested/nested.h"
 

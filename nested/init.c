@@ -2,10 +2,10 @@
  * Nested virtualization at boot: what is offered to the guest hypervisor, each CPU's pool and ept02, the shadow VMCS controls of
  * vmcs01.
  */
-#include "core/machine.h"
+#include "core/cpu/machine.h"
 #include "core/upcall.h"
-#include "core/vmcs01.h"
-#include "core/watch_log.h"
+#include "core/cpu/vmcs01.h"
+#include "core/cpu/watch_log.h"
 #include "nested/caps.h"
 #include "nested/nested.h"
 

@@ -4,10 +4,10 @@
  */
 #include "nested/insn.h"
 
-#include "core/guest.h"
-#include "core/machine.h"
+#include "core/guest/guest.h"
+#include "core/cpu/machine.h"
 #include "core/upcall.h"
-#include "core/vmcs01.h"
+#include "core/cpu/vmcs01.h"
 #include "nested/caps.h"
 #include "nested/invalidate.h"
 #include "nested/nested.h"

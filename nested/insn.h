@@ -5,9 +5,9 @@
 #ifndef STRATA_INSN_H
 #define STRATA_INSN_H
 
-#include "core/cpu.h"
-#include "core/dispatch.h"
-#include "core/guest.h"
+#include "core/cpu/cpu.h"
+#include "core/guest/dispatch.h"
+#include "core/guest/guest.h"
 #include "nested/nested.h"
 #include "nested/operand.h"
 

@@ -1,8 +1,8 @@
 /*
  * See insn.h.
  */
-#include "core/guest.h"
-#include "core/lapic_store.h"
+#include "core/guest/guest.h"
+#include "core/guest/lapic_store.h"
 #include "nested/insn.h"
 #include "nested/nested.h"
 #include "nested/operand.h"

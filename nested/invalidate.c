@@ -3,7 +3,7 @@
  */
 #include "nested/invalidate.h"
 
-#include "core/guest.h"
+#include "core/guest/guest.h"
 #include "nested/caps.h"
 #include "nested/insn.h"
 #include "nested/nested.h"

@@ -4,7 +4,7 @@
 #ifndef STRATA_INVALIDATE_H
 #define STRATA_INVALIDATE_H
 
-#include "core/cpu.h"
+#include "core/cpu/cpu.h"
 
 void invalidate_ept(struct cpu *cpu, uint32_t reason);
 void invalidate_vpid(struct cpu *cpu, uint32_t reason);

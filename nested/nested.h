@@ -5,9 +5,9 @@
 #ifndef STRATA_NESTED_H
 #define STRATA_NESTED_H
 
-#include "core/cpu.h"
-#include "core/guest_walk.h"
-#include "core/vmx_caps.h"
+#include "core/cpu/cpu.h"
+#include "core/guest/guest_walk.h"
+#include "core/cpu/vmx_caps.h"
 #include "ept-cache/ept02.h"
 #include "shadow-vmcs/vmcs12.h"
 

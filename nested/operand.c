@@ -4,7 +4,7 @@
  */
 #include "nested/operand.h"
 
-#include "core/vmx.h"
+#include "core/lib/vmx.h"
 
 /* Bits of the instruction-information field. */
 #define INFO_SCALE_SHIFT 0

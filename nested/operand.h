@@ -6,8 +6,8 @@
 #ifndef STRATA_OPERAND_H
 #define STRATA_OPERAND_H
 
-#include "core/types.h"
-#include "core/x86.h"
+#include "core/lib/types.h"
+#include "core/lib/x86.h"
 
 /* What the instruction-information field says of a memory operand. */
 struct operand {

@@ -2,9 +2,9 @@
  * An exit of the nested guest becomes one to the guest hypervisor: its exit information and guest state are in vmcs02 already, which
  * is vmcs12's storage. What remains is to load vmcs12's host state into vmcs01. SDM 3, "Loading Host State".
  */
-#include "core/dispatch.h"
-#include "core/guest.h"
-#include "core/log.h"
+#include "core/guest/dispatch.h"
+#include "core/guest/guest.h"
+#include "core/lib/log.h"
 #include "nested/nested.h"
 
 #define AR_CODE64 (0xbull | AR_S | AR_PRESENT | AR_L | AR_G)

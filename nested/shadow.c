@@ -3,8 +3,8 @@
  * a vmcs12 of L2's as well, parked after L2's VMCLEAR, so its vmcs02 page serves as the shadow VMCS in hardware. Rows whose values
  * are not there (stored SOFT) always exit; if L2 did not ask for that exit, the access is carried out here.
  */
-#include "core/guest.h"
-#include "core/machine.h"
+#include "core/guest/guest.h"
+#include "core/cpu/machine.h"
 #include "nested/insn.h"
 #include "nested/nested.h"
 #include "nested/pool.h"

@@ -2,11 +2,11 @@
  * The rare parts of nested entries and exits: guest fields that vmcs12 does not have loaded or saved, MSR areas, PDPTEs without
  * EPT, flushing without VPID. None of it runs for a vmcs12 that uses none of it (slot->flags is 0).
  */
-#include "core/guest.h"
-#include "core/machine.h"
-#include "core/msr.h"
-#include "core/vmcs01.h"
-#include "core/watch_log.h"
+#include "core/guest/guest.h"
+#include "core/cpu/machine.h"
+#include "core/guest/msr.h"
+#include "core/cpu/vmcs01.h"
+#include "core/cpu/watch_log.h"
 #include "nested/checks.h"
 #include "nested/invalidate.h"
 #include "nested/nested.h"

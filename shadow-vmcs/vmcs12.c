@@ -4,8 +4,8 @@
  */
 #include "shadow-vmcs/vmcs12.h"
 
-#include "core/counters.h"
-#include "core/watch_log.h"
+#include "core/lib/counters.h"
+#include "core/cpu/watch_log.h"
 
 struct region {
     uint32_t revision, abort;

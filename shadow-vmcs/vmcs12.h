@@ -8,9 +8,9 @@
 #ifndef STRATA_VMCS12_H
 #define STRATA_VMCS12_H
 
-#include "core/cpu.h"
-#include "core/vmcs_fields.h"
-#include "core/vmx_caps.h"
+#include "core/cpu/cpu.h"
+#include "core/cpu/vmcs_fields.h"
+#include "core/cpu/vmx_caps.h"
 
 #define VMCS12_NONE (~0ull) /* region of a free slot; also what VMPTRST stores without a current VMCS */
 #define INFO_OVERRIDES 6

@@ -2,8 +2,8 @@
  * What of the x2APIC the guest sees. The APIC itself is the guest's: with x2APIC it needs no page that a hypervisor would
  * have to protect. x2apic=off hides it, as older thin hypervisors do.
  */
-#include "core/lapic.h"
-#include "core/machine.h"
+#include "core/cpu/lapic.h"
+#include "core/cpu/machine.h"
 #include "core/upcall.h"
 
 /* lapic=trap is about the xAPIC page: with x2APIC nobody would touch it. */

@@ -1,5 +1,5 @@
 /*
- * The counters of every Strata below, through CPUID (core/cpuid.h in Strata says the leaves). Reading costs exits of
+ * The counters of every Strata below, through CPUID (core/guest/cpuid.h in Strata says the leaves). Reading costs exits of
  * its own: a calibration with an empty item is subtracted, so that what is left is the item's alone.
  */
 #include "cost.h"

@@ -1,13 +1,13 @@
 """Compares what KVM counts of the nested guest's exits with what Strata passed on to it.
 
-Owns the names of exit reasons (Strata's, from core/vmx.h; the kernel's, as perf prints them) and
+Owns the names of exit reasons (Strata's, from core/lib/vmx.h; the kernel's, as perf prints them) and
 the differences between Strata's counter reports.
 """
 
 import re
 from pathlib import Path
 
-VMX_HEADER = Path(__file__).resolve().parents[2] / "core/vmx.h"
+VMX_HEADER = Path(__file__).resolve().parents[2] / "core/lib/vmx.h"
 REFLECTED = "reflect."
 FROM_KVM, FROM_NESTED = "exit.l2.", "exit.l3."
 # Where the kernel's name (asm/vmx.h) is not Strata's in capitals.

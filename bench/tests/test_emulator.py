@@ -84,7 +84,7 @@ class Emulator(unittest.TestCase):
     def test_one_exit_more_per_cpuid_is_named(self):
         """A Strata that executes CPUID twice where once is enough: above another one each is an exit."""
         once = "struct cpuid_regs r = hw_cpuid(leaf, subleaf);"
-        worse = self.build_changed("core/cpuid.c", once, f"hw_cpuid(leaf, subleaf);\n    {once}")
+        worse = self.build_changed("core/guest/cpuid.c", once, f"hw_cpuid(leaf, subleaf);\n    {once}")
         words = ["exit-cost", "--levels", "2", "--items", "guest"]
         good, bad = self.run_bench("good", *words), self.run_bench("bad", *words, "--strata", worse)
         done = self.compare(good, bad)
@@ -121,7 +121,7 @@ class Emulator(unittest.TestCase):
     def test_crash_is_reported(self):
         """A Strata that panics in the middle: ended at once, and what was measured before is kept."""
         start = "void cpuid_emulate(struct cpu *cpu)\n{\n"
-        broken = self.build_changed("core/cpuid.c", start, f"""{start}    static unsigned count;
+        broken = self.build_changed("core/guest/cpuid.c", start, f"""{start}    static unsigned count;
     if (cpu->regs[GPR_RAX] == 0 && ++count == 60)
         panic("injected");
 """)

@@ -1,4 +1,4 @@
-/* sources: nested/caps.c core/vmx_caps.c core/vmx_require.c core/vmcs_fields.c */
+/* sources: nested/caps.c core/cpu/vmx_caps.c core/cpu/vmx_require.c core/cpu/vmcs_fields.c */
 /*
  * What is offered, from any capability MSRs: never more than the processor has, never what is not supported, and
  * nothing that must be 1 is lost. Input: a byte of options, then the MSRs.
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/vmx_require.h"
+#include "core/cpu/vmx_require.h"
 #include "nested/caps.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,4 +1,4 @@
-/* sources: nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c nested/caps.c core/vmx_caps.c core/vmcs_fields.c */
+/* sources: nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c nested/caps.c core/cpu/vmx_caps.c core/cpu/vmcs_fields.c */
 /*
  * Entry checks of any vmcs12 against the model. Input: a byte of flags, then edits of 10 bytes each to a valid vmcs12:
  * what (0: a field, 1: a capability MSR, 2: a word of memory), which, and an 8-byte value to flip bits with.
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/mem.h"
+#include "core/lib/mem.h"
 #include "nested/caps.h"
 #include "nested/checks.h"
 #include "tests/host/entry_model.h"

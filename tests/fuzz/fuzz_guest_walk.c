@@ -1,13 +1,13 @@
-/* sources: core/guest_walk.c */
+/* sources: core/guest/guest_walk.c */
 /*
  * Any registers and any paging structures: a bounded number of accesses, only to memory that was offered, and a result
  * that a second walk confirms.
  */
-#include "core/guest_walk.h"
+#include "core/guest/guest_walk.h"
 
 #include <string.h>
 
-#include "core/mem.h"
+#include "core/lib/mem.h"
 #include "tests/fuzz/fuzz.h"
 
 #define MEMORY_MAX (4 * PAGE_SIZE)

@@ -1,8 +1,8 @@
-/* sources: core/multiboot2.c core/memmap.c */
+/* sources: core/boot/multiboot2.c core/memory/memmap.c */
 /*
  * Any bytes as multiboot2 information: nothing outside is read, and what comes out is consistent.
  */
-#include "core/multiboot2.h"
+#include "core/boot/multiboot2.h"
 
 #include <stdlib.h>
 #include <string.h>

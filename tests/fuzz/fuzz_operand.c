@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "core/vmx.h"
+#include "core/lib/vmx.h"
 #include "tests/fuzz/fuzz.h"
 
 struct input {

@@ -5,7 +5,7 @@
 #ifndef STRATA_TEST_EPT01_MODEL_H
 #define STRATA_TEST_EPT01_MODEL_H
 
-#include "core/ept01.h"
+#include "core/memory/ept01.h"
 
 #include "tests/host/support.h"
 

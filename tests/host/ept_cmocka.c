@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "core/hw.h"
+#include "core/lib/hw.h"
 #include "tests/host/ept_world.h"
 
 void hw_invept(enum invept_type type, uint64_t eptp) { world_hw_invept(type, eptp); }

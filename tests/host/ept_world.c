@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/mem.h"
+#include "core/lib/mem.h"
 #include "ept-cache/table.h"
 #include "tests/host/ept_oracle.h"
 #include "tests/host/fake_watch.h"

@@ -7,8 +7,8 @@
 #ifndef STRATA_EPT_WORLD_H
 #define STRATA_EPT_WORLD_H
 
-#include "core/ept.h"
-#include "core/types.h"
+#include "core/memory/ept.h"
+#include "core/lib/types.h"
 #include "ept-cache/ept02.h"
 
 #define WORLD_CPUS 2

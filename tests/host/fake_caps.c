@@ -1,8 +1,8 @@
 /*
  * The capabilities of fake processors, in the form that real ones report them.
  */
-#include "core/ept.h"
-#include "core/mem.h"
+#include "core/memory/ept.h"
+#include "core/lib/mem.h"
 #include "tests/host/fake_hw.h"
 
 /* Controls that were always 1 on the first processors ("default1"), and what of them the "true" MSRs let go. */

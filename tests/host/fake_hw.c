@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#include "core/mem.h"
+#include "core/lib/mem.h"
 #include "tests/host/fake_vmcs.h"
 #include "tests/host/support.h"
 

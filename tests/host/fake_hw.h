@@ -1,5 +1,5 @@
 /*
- * A fake machine behind core/hw.h: VMCSs with the processor's rules for them, MSRs, CPUID, ports, and a journal of
+ * A fake machine behind core/lib/hw.h: VMCSs with the processor's rules for them, MSRs, CPUID, ports, and a journal of
  * everything privileged that was done. What the SDM leaves undefined is a failed test here: VMREAD without a current
  * VMCS, a VMCS active on two processors, an entry with a VMCS that was never cleared.
  *
@@ -9,10 +9,10 @@
 #ifndef STRATA_FAKE_HW_H
 #define STRATA_FAKE_HW_H
 
-#include "core/hw.h"
-#include "core/vmcs_fields.h"
-#include "core/vmx_caps.h"
-#include "core/x86.h"
+#include "core/lib/hw.h"
+#include "core/cpu/vmcs_fields.h"
+#include "core/cpu/vmx_caps.h"
+#include "core/lib/x86.h"
 #include "nested/checks.h"
 
 #define FAKE_CPUS 4
@@ -57,7 +57,7 @@ extern struct vmx_caps fake_caps;
 /* The fields of page-modification logging exist, too: no capability stands for them. fake_hw_reset clears it. */
 extern bool fake_pml;
 
-/* Capabilities: everything that core/vmx.h names; and those of a processor without secondary controls beyond EPT. */
+/* Capabilities: everything that core/lib/vmx.h names; and those of a processor without secondary controls beyond EPT. */
 void fake_caps_all(struct vmx_caps *caps);
 void fake_caps_plain(struct vmx_caps *caps);
 

@@ -4,7 +4,7 @@
  */
 #include "tests/host/fake_vmcs.h"
 
-#include "core/mem.h"
+#include "core/lib/mem.h"
 #include "tests/host/processor_checks.h"
 #include "tests/host/support.h"
 

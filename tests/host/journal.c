@@ -10,8 +10,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#include "core/mem.h"
-#include "core/x86.h"
+#include "core/lib/mem.h"
+#include "core/lib/x86.h"
 #include "tests/host/support.h"
 
 static journal_check current_check;

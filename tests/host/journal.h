@@ -6,7 +6,7 @@
 #ifndef STRATA_TEST_JOURNAL_H
 #define STRATA_TEST_JOURNAL_H
 
-#include "core/types.h"
+#include "core/lib/types.h"
 
 /*
  * Looks at the memory (reading only) after a store to the page at physical address `written`; NULL when it is right,

@@ -3,7 +3,7 @@
  */
 #include <string.h>
 
-#include "core/ept.h"
+#include "core/memory/ept.h"
 #include "tests/host/nested_machine.h"
 
 /* Instruction information: no base, no index, 64-bit addresses, DS; the second register. SDM 3, "Format of ...". */

@@ -8,15 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/dispatch.h"
-#include "core/log.h"
-#include "core/machine.h"
-#include "core/msr.h"
-#include "core/trap.h"
+#include "core/guest/dispatch.h"
+#include "core/lib/log.h"
+#include "core/cpu/machine.h"
+#include "core/guest/msr.h"
+#include "core/cpu/trap.h"
 #include "core/upcall.h"
-#include "core/vmcs01.h"
-#include "core/vmx_probe.h"
-#include "core/vmxon.h"
+#include "core/cpu/vmcs01.h"
+#include "core/cpu/vmx_probe.h"
+#include "core/cpu/vmxon.h"
 #include "tests/host/support.h"
 
 #define SHARED_POOL HIDDEN_START

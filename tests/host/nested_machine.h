@@ -6,7 +6,7 @@
 #ifndef STRATA_NESTED_MACHINE_H
 #define STRATA_NESTED_MACHINE_H
 
-#include "core/cpu.h"
+#include "core/cpu/cpu.h"
 #include "nested/nested.h"
 #include "tests/host/fake_hw.h"
 

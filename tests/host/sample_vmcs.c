@@ -3,8 +3,8 @@
  */
 #include "tests/host/sample_vmcs.h"
 
-#include "core/ept.h"
-#include "core/mem.h"
+#include "core/memory/ept.h"
+#include "core/lib/mem.h"
 #include "tests/host/fake_hw.h"
 #include "tests/host/support.h"
 

@@ -5,7 +5,7 @@
 #ifndef STRATA_TEST_SUPPORT_H
 #define STRATA_TEST_SUPPORT_H
 
-#include "core/types.h"
+#include "core/lib/types.h"
 
 /*
  * Machine memory becomes [0, bytes), zeroed; whatever was there is gone. bytes is a multiple of 4 KiB, 0 gives all

@@ -1,8 +1,8 @@
-/* sources: core/acpi.c */
+/* sources: core/boot/acpi.c */
 /*
  * The walk to the MADT over tables built here, then with one thing broken at a time.
  */
-#include "core/acpi.h"
+#include "core/boot/acpi.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "core/mem.h"
+#include "core/lib/mem.h"
 #include "tests/host/support.h"
 
 #define ARENA (2 * MIB)

@@ -1,4 +1,4 @@
-/* sources: nested/caps.c core/vmx_caps.c core/vmcs_fields.c */
+/* sources: nested/caps.c core/cpu/vmx_caps.c core/cpu/vmcs_fields.c */
 /*
  * What is offered to the guest hypervisor, from processors with everything, with little, and random ones.
  */
@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "core/ept.h"
-#include "core/x86.h"
+#include "core/memory/ept.h"
+#include "core/lib/x86.h"
 #include "nested/caps.h"
 #include "tests/host/fake_hw.h"
 #include "tests/host/support.h"

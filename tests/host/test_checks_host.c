@@ -1,4 +1,4 @@
-/* sources: nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c core/vmx_caps.c core/vmcs_fields.c */
+/* sources: nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c core/cpu/vmx_caps.c core/cpu/vmcs_fields.c */
 /*
  * Entry checks on host state: each rule broken once or more, and what must not count when its control is 0.
  */
@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "core/x86.h"
+#include "core/lib/x86.h"
 #include "tests/host/breakage.h"
 #include "tests/host/processor_checks.h"
 

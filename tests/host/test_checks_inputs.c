@@ -1,4 +1,4 @@
-/* sources: nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c core/vmx_caps.c core/vmcs_fields.c */
+/* sources: nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c core/cpu/vmx_caps.c core/cpu/vmcs_fields.c */
 /*
  * What the tables of Strata's own entry checks promise about their inputs: rows stored SOFT only, so that vmcs02 is
  * not read for them, and only the groups that a rule names, so that it may be passed over when they have not changed.

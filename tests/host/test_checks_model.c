@@ -1,4 +1,4 @@
-/* sources: nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c core/vmx_caps.c core/vmcs_fields.c */
+/* sources: nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c core/cpu/vmx_caps.c core/cpu/vmcs_fields.c */
 /*
  * Strata's own entry checks against the model, on samples in which a few fields, capabilities and words of memory are
  * changed at random.
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "core/mem.h"
+#include "core/lib/mem.h"
 #include "tests/host/entry_model.h"
 #include "tests/host/sample_vmcs.h"
 #include "tests/host/support.h"

@@ -1,8 +1,8 @@
-/* sources: core/ept01.c core/mtrr.c core/page_pool.c */
+/* sources: core/memory/ept01.c core/memory/mtrr.c core/lib/page_pool.c */
 /*
  * ept01 against its model (ept01_model.h), and the states that processors can see in between.
  */
-#include "core/ept01.h"
+#include "core/memory/ept01.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

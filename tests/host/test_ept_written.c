@@ -1,6 +1,6 @@
 /* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
  * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c
- * ept-cache/revalidate.c core/ept01.c core/mtrr.c core/page_pool.c tests/host/ept_cmocka.c */
+ * ept-cache/revalidate.c core/memory/ept01.c core/memory/mtrr.c core/lib/page_pool.c tests/host/ept_cmocka.c */
 /*
  * INVEPT: who wrote the tables of ept12, and what has to be compared: one table at many places, tables that the nested
  * guest itself can write, nothing.
@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "core/hw.h"
+#include "core/lib/hw.h"
 #include "ept-cache/table.h"
 #include "tests/host/ept_world.h"
 #include "tests/host/fake_watch.h"

@@ -1,4 +1,4 @@
-/* sources: tests/host/fake_hw.c core/vmx_caps.c core/vmcs_fields.c nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c */
+/* sources: tests/host/fake_hw.c core/cpu/vmx_caps.c core/cpu/vmcs_fields.c nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c */
 /*
  * The fake machine keeps the SDM's rules for VMCSs: what other tests rely on when they say that a sequence is legal.
  */
@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "core/ept.h"
-#include "core/mem.h"
+#include "core/memory/ept.h"
+#include "core/lib/mem.h"
 #include "tests/host/fake_hw.h"
 #include "tests/host/sample_vmcs.h"
 #include "tests/host/support.h"

@@ -1,8 +1,8 @@
-/* sources: core/format.c */
+/* sources: core/lib/format.c */
 /*
  * Formatting against the C library's snprintf.
  */
-#include "core/format.h"
+#include "core/lib/format.h"
 
 #include <limits.h>
 #include <setjmp.h>

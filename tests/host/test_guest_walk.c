@@ -1,9 +1,9 @@
-/* sources: core/guest_walk.c */
+/* sources: core/guest/guest_walk.c */
 /*
  * Translation of linear addresses against a model that follows the SDM's figures mode by mode, over random paging
  * structures; then flags, races and copies.
  */
-#include "core/guest_walk.h"
+#include "core/guest/guest_walk.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "core/mem.h"
+#include "core/lib/mem.h"
 #include "tests/host/support.h"
 
 #define PAGES 16

@@ -1,8 +1,8 @@
-/* sources: core/memmap.c */
+/* sources: core/memory/memmap.c */
 /*
  * The memory map against a model that keeps one type per 16-KiB unit of a small machine.
  */
-#include "core/memmap.h"
+#include "core/memory/memmap.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

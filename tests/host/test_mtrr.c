@@ -1,8 +1,8 @@
-/* sources: core/mtrr.c */
+/* sources: core/memory/mtrr.c */
 /*
  * Virtual MTRRs against a model that looks at one address and at the raw registers, nothing else.
  */
-#include "core/mtrr.h"
+#include "core/memory/mtrr.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "core/x86.h"
+#include "core/lib/x86.h"
 #include "tests/host/support.h"
 
 #define WIDTH 40

@@ -1,8 +1,8 @@
-/* sources: core/multiboot2.c core/memmap.c */
+/* sources: core/boot/multiboot2.c core/memory/memmap.c */
 /*
  * The multiboot2 parser: a complete information block, then every way of breaking one thing in it.
  */
-#include "core/multiboot2.h"
+#include "core/boot/multiboot2.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

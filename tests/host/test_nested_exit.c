@@ -1,9 +1,9 @@
 /* sources: tests/host/fake_hw.c tests/host/machine/memory.c shadow-vmcs/vmcs12.c nested/bitmap.c nested/caps.c
  * nested/checks.c nested/checks_controls.c nested/checks_guest.c nested/checks_host.c nested/enter.c nested/exit.c
  * nested/init.c nested/insn.c nested/insn_operand.c nested/invalidate.c nested/operand.c nested/pool.c nested/reflect.c
- * nested/shadow.c nested/special.c core/cr.c core/dispatch.c core/ept01.c core/ept01_exit.c core/event.c core/guest.c
- * core/guest_walk.c core/lapic.c core/lapic_store.c core/memmap.c core/memory.c core/msr.c core/mtrr.c core/page_pool.c
- * core/start.c core/store_decode.c core/vmcs01.c core/vmcs_fields.c core/vmx_caps.c core/vmx_probe.c core/watch.c
+ * nested/shadow.c nested/special.c core/guest/cr.c core/guest/dispatch.c core/memory/ept01.c core/guest/ept01_exit.c core/guest/event.c core/guest/guest.c
+ * core/guest/guest_walk.c core/cpu/lapic.c core/guest/lapic_store.c core/memory/memmap.c core/memory/memory.c core/guest/msr.c core/memory/mtrr.c core/lib/page_pool.c
+ * core/boot/start.c core/guest/store_decode.c core/cpu/vmcs01.c core/cpu/vmcs_fields.c core/cpu/vmx_caps.c core/cpu/vmx_probe.c core/memory/watch.c
  * ept-cache/always.c ept-cache/coalesce.c ept-cache/compose.c ept-cache/ept02.c ept-cache/evict.c ept-cache/fill.c ept-cache/history.c
  * ept-cache/map.c ept-cache/revalidate.c ept-cache/sync.c ept-cache/table.c ept-cache/walk.c ept-cache/writable.c
  * x2apic/x2apic.c */
@@ -19,10 +19,10 @@
 
 #include <cmocka.h>
 
-#include "core/ept.h"
-#include "core/guest.h"
-#include "core/machine.h"
-#include "core/msr.h"
+#include "core/memory/ept.h"
+#include "core/guest/guest.h"
+#include "core/cpu/machine.h"
+#include "core/guest/msr.h"
 #include "tests/host/isolated.h"
 #include "tests/host/nested_machine.h"
 #include "tests/host/support.h"

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "core/vmx.h"
+#include "core/lib/vmx.h"
 #include "tests/host/support.h"
 
 static struct test_random seed;

@@ -1,8 +1,8 @@
-/* sources: core/options.c core/text.c core/format.c */
+/* sources: core/lib/options.c core/lib/text.c core/lib/format.c */
 /*
  * Boot options: defaults, every value of every option, what is complained about and with which words.
  */
-#include "core/options.h"
+#include "core/lib/options.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "core/text.h"
+#include "core/lib/text.h"
 #include "tests/host/support.h"
 
 static unsigned complaints;

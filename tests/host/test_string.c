@@ -6,7 +6,7 @@
 #define memmove strata_memmove
 #define memset strata_memset
 #define memcmp strata_memcmp
-#include "core/string.c"
+#include "core/lib/string.c"
 #undef memcpy
 #undef memmove
 #undef memset

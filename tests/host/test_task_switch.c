@@ -1,8 +1,8 @@
-/* sources: core/task.c core/task_access.c core/task_segments.c core/guest_walk.c */
+/* sources: core/guest/task.c core/guest/task_access.c core/guest/task_segments.c core/guest/guest_walk.c */
 /*
  * Task switches on values that succeed: what is saved and loaded.
  */
-#include "core/task.h"
+#include "core/guest/task.h"
 
 #include "tests/host/test_task_switch.h"
 

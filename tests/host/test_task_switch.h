@@ -12,9 +12,9 @@
 
 #include <cmocka.h>
 
-#include "core/mem.h"
-#include "core/task.h"
-#include "core/vmx.h"
+#include "core/lib/mem.h"
+#include "core/guest/task.h"
+#include "core/lib/vmx.h"
 #include "tests/host/support.h"
 
 /* The guest's memory. Without paging linear addresses are physical ones; with paging they are, too, until a test edits. */

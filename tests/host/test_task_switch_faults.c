@@ -1,9 +1,9 @@
-/* sources: core/task.c core/task_access.c core/task_segments.c core/guest_walk.c */
+/* sources: core/guest/task.c core/guest/task_access.c core/guest/task_segments.c core/guest/guest_walk.c */
 /*
  * Faults of task switches: each with its error code and the task that it is raised in, and that a fault in the old task has
  * changed nothing.
  */
-#include "core/task.h"
+#include "core/guest/task.h"
 
 #include "tests/host/test_task_switch.h"
 

@@ -1,5 +1,5 @@
-/* sources: core/task_switch.c core/task.c core/task_access.c core/task_segments.c core/guest.c core/guest_walk.c
- * core/vmx_caps.c core/vmcs_fields.c nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c */
+/* sources: core/guest/task_switch.c core/guest/task.c core/guest/task_access.c core/guest/task_segments.c core/guest/guest.c core/guest/guest_walk.c
+ * core/cpu/vmx_caps.c core/cpu/vmcs_fields.c nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c */
 /*
  * The exit handler for task switches on the fake machine: what becomes of VMCS fields, and that whatever a guest puts into
  * its tables the processor accepts what the handler leaves.
@@ -11,11 +11,11 @@
 
 #include <cmocka.h>
 
-#include "core/dispatch.h"
-#include "core/guest.h"
-#include "core/lapic_store.h"
-#include "core/log.h"
-#include "core/mem.h"
+#include "core/guest/dispatch.h"
+#include "core/guest/guest.h"
+#include "core/guest/lapic_store.h"
+#include "core/lib/log.h"
+#include "core/lib/mem.h"
 #include "tests/host/fake_hw.h"
 #include "tests/host/sample_vmcs.h"
 #include "tests/host/support.h"

@@ -1,4 +1,4 @@
-/* sources: tests/host/fake_hw.c core/vmx_require.c core/vmx_probe.c core/vmx_caps.c core/vmcs_fields.c nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c */
+/* sources: tests/host/fake_hw.c core/cpu/vmx_require.c core/cpu/vmx_probe.c core/cpu/vmx_caps.c core/cpu/vmcs_fields.c nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c */
 /*
  * Reading the processor's capabilities, and refusing processors for the first thing that they lack.
  */
@@ -9,9 +9,9 @@
 
 #include <cmocka.h>
 
-#include "core/ept.h"
-#include "core/vmx_probe.h"
-#include "core/vmx_require.h"
+#include "core/memory/ept.h"
+#include "core/cpu/vmx_probe.h"
+#include "core/cpu/vmx_require.h"
 #include "tests/host/fake_hw.h"
 
 #define MEMORY PAGE_SIZE

@@ -1,13 +1,13 @@
-"""Privileged instructions stay in core/hw.c and the .S files; pure files call only what they may."""
+"""Privileged instructions stay in core/lib/hw.c and the .S files; pure files call only what they may."""
 
 import re
 from pathlib import Path
 
 from tree import FOLDERS
 
-HARDWARE_FILE = Path("core/hw.c")
+HARDWARE_FILE = Path("core/lib/hw.c")
 PURE_LIST = Path("tests/source/pure.list")
-# The services of core/mem.h.
+# The services of core/lib/mem.h.
 PURE_MAY_CALL = {"memcpy", "memset", "memcmp", "panic", "hpa_ptr", "gpa1_ptr", "pool_alloc", "pool_free"}
 # Privileged, or for the fake machine to answer (CPUID, RDTSC, XGETBV). Mnemonics as the disassembler and asm() have them.
 PRIVILEGED = re.compile(
@@ -25,7 +25,7 @@ PREFIXES = {"rep", "repz", "repnz", "repe", "repne", "lock", "data16", "addr32",
 
 
 def privileged(instruction):
-    """The mnemonic if one instruction in AT&T syntax is for core/hw.c only, else None."""
+    """The mnemonic if one instruction in AT&T syntax is for core/lib/hw.c only, else None."""
     parts = instruction.split()
     while parts and (parts[0] in PREFIXES or parts[0].endswith(":")):
         parts.pop(0)
@@ -37,7 +37,7 @@ def privileged(instruction):
 
 
 def privileged_asm(tree):
-    """no asm() outside core/hw.c has a privileged instruction, compiled or not"""
+    """no asm() outside core/lib/hw.c has a privileged instruction, compiled or not"""
     problems = []
     for path in tree.files(FOLDERS, ".c", ".h"):
         if path == HARDWARE_FILE:
@@ -50,7 +50,7 @@ def privileged_asm(tree):
 
 
 def privileged_code(tree):
-    """no object but that of core/hw.c has a privileged instruction"""
+    """no object but that of core/lib/hw.c has a privileged instruction"""
     problems = tree.missing("objdump")
     if problems:
         return problems
@@ -95,7 +95,7 @@ def symbols(tree, path):
 
 
 def pure_symbols(tree):
-    """pure files call the services of core/mem.h and each other, nothing else"""
+    """pure files call the services of core/lib/mem.h and each other, nothing else"""
     problems = tree.missing("nm")
     if problems:
         return problems

@@ -1,13 +1,13 @@
 /*
  * The memory of machines that Strata itself runs on in a test: physical addresses are pointers, as in the image, so that
- * core/memory.c can be linked with the guest's memory map. A test that names it among its sources has no arena
+ * core/memory/memory.c can be linked with the guest's memory map. A test that names it among its sources has no arena
  * at address 0: memory lies between NESTED_MACHINE_START and the size that test_memory_reset is given.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "core/mem.h"
+#include "core/lib/mem.h"
 #include "tests/host/nested_machine.h"
 #include "tests/host/support.h"
 

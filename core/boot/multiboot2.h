@@ -1,0 +1,69 @@
+/*
+ * Multiboot2: the numbers of the header in the image (boot.S includes this file, too), and the parser of the
+ * information that the boot loader hands over. Multiboot2 Specification, "OS image format" and
+ * "Boot information format".
+ */
+#ifndef STRATA_MULTIBOOT2_H
+#define STRATA_MULTIBOOT2_H
+
+#define MULTIBOOT2_HEADER_MAGIC 0xe85250d6
+#define MULTIBOOT2_ARCH_I386 0
+#define MULTIBOOT2_HEADER_ALIGN 8
+#define MULTIBOOT2_HEADER_TAG_END 0
+#define MULTIBOOT2_HEADER_TAG_INFO_REQUEST 1
+#define MULTIBOOT2_HEADER_TAG_MODULE_ALIGN 6
+#define MULTIBOOT2_HEADER_TAG_OPTIONAL 1   /* flag: the loader may ignore this tag */
+#define MULTIBOOT2_LOADER_MAGIC 0x36d76289 /* in EAX at the entry point */
+
+#define MULTIBOOT2_TAG_END 0
+#define MULTIBOOT2_TAG_COMMAND_LINE 1
+#define MULTIBOOT2_TAG_MODULE 3
+#define MULTIBOOT2_TAG_BOOT_DEVICE 5
+#define MULTIBOOT2_TAG_MEMORY_MAP 6
+#define MULTIBOOT2_TAG_ACPI_OLD 14
+#define MULTIBOOT2_TAG_ACPI_NEW 15
+
+#ifndef __ASSEMBLER__
+
+#include "core/lib/limits.h"
+#include "core/memory/memmap.h"
+#include "core/lib/types.h"
+
+#define MULTIBOOT2_NO_DRIVE (-1)
+
+struct boot_module {
+    uint32_t start, end;
+}; /* physical addresses; end is the first byte behind */
+
+struct boot_info {
+    const char *command_line; /* terminated; "" when there is none. Lies in the parsed buffer. */
+    int boot_drive;           /* BIOS drive number, or MULTIBOOT2_NO_DRIVE */
+    const void *rsdp;         /* copy of the ACPI RSDP in the parsed buffer (the newer one if both), or NULL */
+    uint32_t rsdp_size;       /* bytes that may be read there */
+    unsigned module_count;    /* of module[] */
+    bool modules_cut;         /* there were more than MAX_BOOT_MODULES */
+    bool has_memory_map;
+    struct boot_module module[MAX_BOOT_MODULES];
+    struct memmap memmap;
+};
+
+enum multiboot2_result {
+    MULTIBOOT2_OK,
+    MULTIBOOT2_BAD_SIZE, /* total size too small, not a sum of its tags, or a tag passes the end */
+    MULTIBOOT2_BAD_TAG,  /* a tag is shorter than its type needs, or its text is not terminated */
+    MULTIBOOT2_TOO_MANY, /* the memory map has more ranges than Strata keeps */
+};
+
+/* Bytes of the fixed part: read these, then total_size says how many there are. */
+#define MULTIBOOT2_INFO_HEADER_SIZE 8
+
+/* The total size, in bytes, that the information at `info` claims for itself; at least its first 8 bytes are readable. */
+uint32_t multiboot2_total_size(const void *info);
+/*
+ * Parses the information in the `size` bytes at `info` (8-byte aligned, size = what may be read). Whatever the
+ * bytes are, nothing outside is read. *out is complete only on MULTIBOOT2_OK.
+ */
+enum multiboot2_result multiboot2_parse(const void *info, size_t size, struct boot_info *out);
+
+#endif
+#endif

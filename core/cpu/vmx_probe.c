@@ -1,0 +1,46 @@
+/*
+ * Reading the VMX capabilities of the processor that this code runs on. Uses core/lib/hw.h only.
+ */
+#include "core/cpu/vmx_probe.h"
+
+#include "core/lib/hw.h"
+#include "core/lib/mem.h"
+#include "core/lib/x86.h"
+
+#define CPUID_EXTENDED_MAX 0x80000000
+#define CPUID_EXTENDED_FEATURES 0x80000001
+#define CPUID_ADDRESS_SIZES 0x80000008
+#define MAXPHYADDR_DEFAULT 36 /* CPUID: a processor without leaf 80000008h that has PAE */
+#define MAXPHYADDR_MASK 0xffu
+#define MAXPHYADDR_LIMIT 52 /* what page tables have room for */
+
+static uint64_t efer_bits(void)
+{
+    uint32_t edx = hw_cpuid(CPUID_EXTENDED_FEATURES, 0).edx;
+    uint64_t bits = 0;
+
+    if (edx & CPUID8_EDX_SYSCALL)
+        bits |= EFER_SCE;
+    if (edx & CPUID8_EDX_LM)
+        bits |= EFER_LME | EFER_LMA;
+    if (edx & CPUID8_EDX_NX)
+        bits |= EFER_NXE;
+    return bits;
+}
+
+void vmx_probe(struct vmx_caps *hw)
+{
+    memset(hw, 0, sizeof(*hw));
+    /* In rising order: whether one exists is said by those before it. */
+    for (uint32_t msr = MSR_VMX_FIRST; msr <= MSR_VMX_LAST; msr++)
+        if (vmx_caps_msr_exists(hw, msr))
+            hw->msr[msr - MSR_VMX_FIRST] = hw_rdmsr(msr);
+
+    hw->maxphyaddr = MAXPHYADDR_DEFAULT;
+    if (hw_cpuid(CPUID_EXTENDED_MAX, 0).eax >= CPUID_ADDRESS_SIZES)
+        hw->maxphyaddr = (uint8_t)(hw_cpuid(CPUID_ADDRESS_SIZES, 0).eax & MAXPHYADDR_MASK);
+    if (hw->maxphyaddr > MAXPHYADDR_LIMIT)
+        hw->maxphyaddr = MAXPHYADDR_LIMIT;
+    hw->efer = efer_bits();
+    vmx_caps_derive(hw);
+}

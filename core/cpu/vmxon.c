@@ -1,0 +1,49 @@
+/*
+ * See vmxon.h. SDM 3, "Enabling and Entering VMX Operation".
+ */
+#include "core/cpu/vmxon.h"
+
+#include "core/cpu/machine.h"
+#include "core/cpu/vmx_probe.h"
+#include "core/cpu/vmx_require.h"
+
+static bool feature_control_allows(uint64_t value)
+{
+    return !(value & FEATURE_CONTROL_LOCK) || (value & FEATURE_CONTROL_VMX);
+}
+
+const char *vmxon_require(struct vmx_caps *hw)
+{
+    if (!(hw_cpuid(1, 0).ecx & CPUID1_ECX_VMX))
+        return "no VMX (CPUID 1, ECX[5])";
+    uint64_t control;
+    if (hw_rdmsr_try(MSR_FEATURE_CONTROL, &control) && !feature_control_allows(control))
+        return "VMX is locked off by the firmware (IA32_FEATURE_CONTROL[2])";
+    vmx_probe(hw);
+    return vmx_require(hw);
+}
+
+const char *vmxon_cpu(struct cpu *cpu)
+{
+    uint64_t control;
+    if (hw_rdmsr_try(MSR_FEATURE_CONTROL, &control)) {
+        if (!feature_control_allows(control))
+            return "VMX is locked off by the firmware (IA32_FEATURE_CONTROL[2])";
+        if (!(control & FEATURE_CONTROL_LOCK))
+            hw_wrmsr_try(MSR_FEATURE_CONTROL, control | FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMX);
+    }
+    uint64_t cr0 = hw_read_cr0();
+    hw_write_cr0((cr0 | vmx_caps_msr(&machine.hw, MSR_VMX_CR0_FIXED0)) & vmx_caps_msr(&machine.hw, MSR_VMX_CR0_FIXED1));
+    hw_write_cr4(machine.cr4);
+
+    hpa_t region = pool_alloc(&cpu->pool);
+    cpu->vmcs01.region = pool_alloc(&cpu->pool);
+    if (!region.v || !cpu->vmcs01.region.v)
+        return "no memory for its VMX regions";
+    *(uint32_t *)hpa_ptr(region) = (uint32_t)(vmx_caps_msr(&machine.hw, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK);
+    if (!hw_vmxon(region))
+        return "VMXON failed";
+    hw_invept(INVEPT_GLOBAL, 0);
+    hw_invvpid(INVVPID_ALL, 0, 0);
+    return NULL;
+}

@@ -1,0 +1,140 @@
+/*
+ * From a VM exit to its handler: exit.S calls exit_dispatch. Exits of the nested guest go to nested/; those of the guest
+ * (hypervisor) itself are in one table, a reason a row.
+ */
+#include "core/guest/dispatch.h"
+
+#include "core/guest/ept01_exit.h"
+#include "core/guest/guest.h"
+#include "core/lib/log.h"
+#include "core/cpu/machine.h"
+#include "core/upcall.h"
+#include "core/cpu/watch_log.h"
+
+typedef void exit_handler(struct cpu *cpu, uint32_t reason);
+
+static void handle_cpuid(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    cpuid_emulate(cpu);
+    guest_skip();
+}
+
+/* INVD would throw away what other levels wrote: WBINVD keeps the caches' contents as memory. */
+static void handle_invd(struct cpu *cpu, uint32_t reason)
+{
+    (void)cpu, (void)reason;
+    hw_wbinvd();
+    guest_skip();
+}
+
+/* XSETBV by the guest takes effect at once: Strata itself uses no extended state. */
+static void handle_xsetbv(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    uint64_t value = (cpu->regs[GPR_RDX] << 32) | (uint32_t)cpu->regs[GPR_RAX];
+    if (guest_cpl() == 0 && hw_xsetbv_try((uint32_t)cpu->regs[GPR_RCX], value))
+        guest_skip();
+    else
+        guest_fault(VECTOR_GP, 0);
+}
+
+static void handle_undefined(struct cpu *cpu, uint32_t reason)
+{
+    (void)cpu, (void)reason;
+    guest_fault(VECTOR_UD, NO_ERROR_CODE);
+}
+
+/* What a processor does: the machine resets. */
+static void handle_triple_fault(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    log_error("the guest took a triple fault on CPU %u at %04llx:%016llx: resetting the machine", cpu->index,
+              (unsigned long long)vmread(GUEST_CS_SEL), (unsigned long long)vmread(GUEST_RIP));
+    machine_reset();
+}
+
+/* The NMI-window exiting that entry_inject_pending asked for. */
+static void handle_nmi_window(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    event_nmi_window(cpu);
+}
+
+/* NMI exiting is on only while an NMI waits for its window. */
+static void handle_exception(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    if ((vmread(EXIT_INTR_INFO) & INTR_TYPE_MASK) == INTR_TYPE_NMI)
+        cpu->nmi_pending = cpu->event_pending = 1;
+    guest_redeliver(cpu);
+}
+
+static exit_handler *const handlers[REASON_COUNT] = {
+    [REASON_exception_nmi] = handle_exception,
+    [REASON_triple_fault] = handle_triple_fault,
+    [REASON_init] = start_handle_init,
+    [REASON_sipi] = start_handle_sipi,
+    [REASON_nmi_window] = handle_nmi_window,
+    [REASON_task_switch] = task_switch_handle,
+    [REASON_cpuid] = handle_cpuid,
+    [REASON_getsec] = handle_undefined,
+    [REASON_invd] = handle_invd,
+    [REASON_vmcall] = nested_vmcall,
+    [REASON_vmclear] = nested_instruction,
+    [REASON_vmlaunch] = nested_instruction,
+    [REASON_vmptrld] = nested_instruction,
+    [REASON_vmptrst] = nested_instruction,
+    [REASON_vmread] = nested_instruction,
+    [REASON_vmresume] = nested_instruction,
+    [REASON_vmwrite] = nested_instruction,
+    [REASON_vmxoff] = nested_instruction,
+    [REASON_vmxon] = nested_vmxon,
+    [REASON_cr_access] = cr_handle_access,
+    [REASON_rdmsr] = msr_handle_read,
+    [REASON_wrmsr] = msr_handle_write,
+    [REASON_ept_violation] = ept01_handle_violation,
+    [REASON_invept] = nested_instruction,
+    [REASON_invvpid] = nested_instruction,
+    [REASON_xsetbv] = handle_xsetbv,
+    [REASON_vmfunc] = handle_undefined,
+    [REASON_encls] = handle_undefined,
+    [REASON_pml_full] = watch_handle_full,
+};
+
+/* Before any entry: what other CPUs (or this one) changed of ept01 is taken notice of. */
+static bool ready(struct cpu *cpu)
+{
+    if (cpu->flush_epoch != machine.flush_epoch)
+        ept01_catch_up(cpu);
+    return cpu->current->launched;
+}
+
+bool exit_dispatch(struct cpu *cpu)
+{
+    uint32_t reason = (uint32_t)vmread(EXIT_REASON);
+    uint16_t last = (uint16_t)(reason & 0x7fff);
+    if (cpu->smi_blocked)
+        guest_unblock_smi();
+    if (cpu->in_nested) {
+        cpu->last_exits[cpu->last_exit_count++ % LAST_EXITS] = last | 0x8000;
+        nested_exit(cpu, reason);
+        return ready(cpu);
+    }
+    cpu->last_exits[cpu->last_exit_count++ % LAST_EXITS] = last;
+    cpu->vmcs01.launched = true;
+    if (reason >= REASON_COUNT || !handlers[reason])
+        panic("exit with reason %xh, qualification %llx, that vmcs01 does not ask for", reason,
+              (unsigned long long)vmread(EXIT_QUALIFICATION));
+    count(cpu, COUNT_EXIT_L2 + reason);
+    handlers[reason](cpu, reason);
+    return ready(cpu);
+}
+
+bool entry_instruction_failed(struct cpu *cpu, bool invalid)
+{
+    uint32_t error = invalid ? VMX_FAIL_INVALID : (uint32_t)vmread(VM_INSTRUCTION_ERROR);
+    if (!nested_entry_failed(cpu, error))
+        panic("VM entry of %s failed: VM-instruction error %u", cpu->in_nested ? "vmcs02" : "vmcs01", error);
+    return cpu->current->launched;
+}

@@ -1,0 +1,91 @@
+/*
+ * See ept01_exit.h. ept01 maps everything from the start but for addresses above RAM (filled on demand) and the xAPIC page
+ * while its ICR is watched (stores to it are emulated).
+ */
+#include "core/guest/ept01_exit.h"
+
+#include "core/guest/dispatch.h"
+#include "core/guest/guest.h"
+#include "core/cpu/lapic.h"
+#include "core/guest/lapic_store.h"
+#include "core/lib/log.h"
+#include "core/cpu/machine.h"
+#include "core/boot/start.h"
+#include "core/upcall.h"
+#include "core/cpu/watch_log.h"
+
+void ept01_announce_change(void)
+{
+    __atomic_add_fetch(&machine.ept01_content, 1, __ATOMIC_RELEASE);
+    __atomic_add_fetch(&machine.flush_epoch, 1, __ATOMIC_RELEASE);
+}
+
+void ept01_catch_up(struct cpu *cpu)
+{
+    uint64_t epoch = __atomic_load_n(&machine.flush_epoch, __ATOMIC_ACQUIRE);
+    uint32_t content = __atomic_load_n(&machine.ept01_content, __ATOMIC_ACQUIRE);
+    hw_invept(INVEPT_SINGLE, ept01_eptp(&machine.ept01));
+    if (content != cpu->ept01_content)
+        nested_ept01_changed(cpu);
+    cpu->ept01_content = content;
+    __atomic_store_n(&cpu->flush_epoch, epoch, __ATOMIC_RELEASE);
+}
+
+/* Tables that were unlinked can be used again once every CPU has invalidated. */
+static bool all_caught_up(void)
+{
+    for (unsigned i = 0; i < cpu_count; i++)
+        if (__atomic_load_n(&cpus[i]->flush_epoch, __ATOMIC_ACQUIRE) != machine.flush_epoch)
+            return false;
+    return true;
+}
+
+bool ept01_make_present(struct cpu *cpu, gpa1_t addr)
+{
+    machine_lock();
+    if (machine.ept01.lazy_retired && all_caught_up())
+        ept01_recycle(&machine.ept01);
+    enum ept01_fill result = ept01_fill(&machine.ept01, addr);
+    if (result == EPT01_FLUSH)
+        ept01_announce_change(); /* the guest comes back until the other CPUs have invalidated, too */
+    machine_unlock();
+    count(cpu, COUNT_EPT01_FILL);
+    return result == EPT01_FILLED || result == EPT01_FLUSH || watch_write_fault(addr);
+}
+
+static void lapic_open(uint32_t perm)
+{
+    machine_lock();
+    ept01_protect(&machine.ept01, gpa1(lapic_page()), perm);
+    machine_unlock();
+    hw_invept(INVEPT_SINGLE, ept01_eptp(&machine.ept01));
+}
+
+/*
+ * An access to the protected xAPIC page. lapic=trap does what older thin hypervisors do to get past it: map the page and
+ * invalidate, have the access done, take the page away and invalidate again.
+ */
+static bool lapic_access(struct cpu *cpu, gpa1_t addr)
+{
+    bool trap = machine.options.lapic == LAPIC_TRAP;
+    if (trap)
+        lapic_open(EPT_RWX);
+    bool done = lapic_store_emulate(cpu, &guest_memory1, (uint32_t)(addr.v & (PAGE_SIZE - 1)));
+    if (trap)
+        lapic_open(0);
+    return done;
+}
+
+void ept01_handle_violation(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    gpa1_t addr = gpa1(vmread(GUEST_PHYSICAL_ADDR));
+    if (ept01_make_present(cpu, addr)) {
+        guest_redeliver(cpu);
+        return;
+    }
+    if (!lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page() && lapic_access(cpu, addr))
+        return;
+    /* No processor answers there: code in Strata's place (not executable), an access to the APIC page that stores nothing. */
+    guest_fault(VECTOR_GP, 0);
+}

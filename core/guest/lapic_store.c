@@ -1,0 +1,109 @@
+/*
+ * See lapic_store.h. Single-stepping over the store instead is not dependable (traps are delivered differently by different
+ * processors), and the page must not be open even for one instruction on the CPUs that share ept01.
+ */
+#include "core/guest/lapic_store.h"
+
+#include "core/guest/guest.h"
+#include "core/cpu/lapic.h"
+#include "core/cpu/machine.h"
+#include "core/boot/start.h"
+#include "core/guest/store_decode.h"
+#include "core/cpu/watch_log.h"
+
+static void *guest1_pointer(void *context, uint64_t gpa, enum guest_use use)
+{
+    (void)context;
+    if (use == GUEST_USE_WRITE)
+        watch_note_write(gpa1(gpa));
+    return gpa1_ptr(gpa1(gpa));
+}
+
+const struct guest_memory guest_memory1 = { guest1_pointer, NULL };
+
+struct guest_paging guest_paging_state(void)
+{
+    struct guest_paging p = {
+        .cr0 = vmread(GUEST_CR0),
+        .cr3 = vmread(GUEST_CR3),
+        .cr4 = vmread(GUEST_CR4),
+        .efer = vmread(GUEST_EFER),
+        .rflags = vmread(GUEST_RFLAGS),
+        .maxphyaddr = machine.hw.maxphyaddr,
+        .cpl = (uint8_t)guest_cpl(),
+        .pages_1g = machine.has_1g_pages,
+    };
+    if ((p.cr0 & CR0_PG) && (p.cr4 & CR4_PAE) && !(p.efer & EFER_LMA))
+        for (unsigned i = 0; i < 4; i++)
+            p.pdpte[i] = hw_vmread(VMCS_GUEST_PDPTE0 + 2 * i);
+    return p;
+}
+
+static enum code_size code_size(void)
+{
+    uint64_t rights = vmread(GUEST_CS_AR);
+    if (guest_is_64bit())
+        return CODE_64;
+    return rights & AR_DB ? CODE_32 : CODE_16;
+}
+
+/* The bytes at RIP: up to the end of the page, and of the next one if that can be read. */
+static size_t fetch(const struct guest_paging *paging, const struct guest_memory *memory, uint8_t code[INSTRUCTION_MAX])
+{
+    uint64_t linear = vmread(GUEST_RIP) + (guest_is_64bit() ? 0 : vmread(GUEST_CS_BASE));
+    size_t first = PAGE_SIZE - (linear & (PAGE_SIZE - 1));
+    if (guest_read(paging, memory, linear, code, INSTRUCTION_MAX, WALK_FETCH).result == WALK_OK)
+        return INSTRUCTION_MAX;
+    if (first < INSTRUCTION_MAX && guest_read(paging, memory, linear, code, first, WALK_FETCH).result == WALK_OK)
+        return first;
+    return 0;
+}
+
+static uint32_t register_read(const struct cpu *cpu, unsigned reg)
+{
+    return (uint32_t)(reg == GPR_RSP ? vmread(GUEST_RSP) : cpu->regs[reg]);
+}
+
+static void register_write(struct cpu *cpu, unsigned reg, uint32_t value)
+{
+    if (reg == GPR_RSP)
+        vmwrite(GUEST_RSP, value);
+    else
+        cpu->regs[reg] = value;
+}
+
+static void store(uint32_t offset, uint32_t value)
+{
+    if (offset == APIC_ICR_LOW)
+        start_icr_write(value, lapic_read(APIC_ICR_HIGH) >> 24);
+    else
+        lapic_write(offset, value);
+}
+
+bool lapic_store_emulate(struct cpu *cpu, const struct guest_memory *memory, uint32_t offset)
+{
+    uint8_t code[INSTRUCTION_MAX];
+    struct guest_paging paging = guest_paging_state();
+    struct store s = store_decode(code, fetch(&paging, memory, code), code_size());
+    switch (s.kind) {
+    case STORE_REGISTER:
+        store(offset, register_read(cpu, s.reg));
+        break;
+    case STORE_IMMEDIATE:
+        store(offset, s.immediate);
+        break;
+    case STORE_EXCHANGE: {
+        uint32_t old = lapic_read(offset);
+        store(offset, register_read(cpu, s.reg));
+        register_write(cpu, s.reg, old);
+        break;
+    }
+    case STORE_LOAD:
+        register_write(cpu, s.reg, lapic_read(offset));
+        break;
+    default:
+        return false;
+    }
+    guest_skip_bytes(s.length);
+    return true;
+}
