@@ -4,7 +4,7 @@
  * when it was entered ("tsc") and after the counters were printed ("after"), and goes on with the kernel. All that the
  * kernel finds is as GRUB left it, ESP, EFLAGS' conditions and the serial port's speed aside.
  */
-#include "bench/machine/serial.h"
+#include "bench/machine/serial.inc"
 #define SCRATCH_END 0x1e8               /* boot_params: four bytes for the loader's own use end here */
 #define SYSENTER_EIP 0x176
 #define STRATA 0x40000100

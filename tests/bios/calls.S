@@ -3,7 +3,7 @@
  * COM1 what came back, all of it. Judges nothing.
  * A row: vector, walk (1: again with the EBX that came back, while there is one), flags, EAX, EBX, ECX, EDX.
  */
-#include "bench/machine/serial.h"
+#include "bench/machine/serial.inc"
 #define LOADED 0x7e00
 #define SECTORS 7
 #define BUFFER 0x1000           /* of E820: ES:DI */

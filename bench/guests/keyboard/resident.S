@@ -6,7 +6,7 @@
  * The script behind the code is pairs of bytes (what, value), see WHAT_*. At the end all records go to COM1, and the
  * machine is switched off where it is a Bochs.
  */
-#include "bench/machine/serial.h"
+#include "bench/machine/serial.inc"
 #define WHAT_END 0
 #define WHAT_MENU 1             /* press value, measured */
 #define WHAT_LINE 2             /* the same on GRUB's command line */
