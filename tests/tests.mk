@@ -1,10 +1,11 @@
 # Everything that tests Strata. Included by the top Makefile, whose CC, CFLAGS, BUILD and object rules it uses.
 #
-# A test program names the files under test in its first comment, "/* sources: a.c b.c */" ("/* sources: */" for none),
-# and is built twice: linked with the image's own objects as they are, and with the same files built again with
-# AddressSanitizer and UndefinedBehaviorSanitizer. A fuzz target says its sources the same way. What the other files of
-# tests/host define (test doubles, fake hardware) is linked where it is needed; where two of them define the same
-# function, a test names the one that it means among its sources.
+# tests/host has the rooms and folders of the hypervisor; machine/ is the fake machine, support/ is what all tests use.
+# A test program names the files under test in its first comment, "/* sources: a.c b.c */" ("/* sources: */" for none; a word
+# without ".c" is a set, see below), and is built twice: linked with the image's own objects as they are, and with the same
+# files built again with AddressSanitizer and UndefinedBehaviorSanitizer. A fuzz target says its sources the same way. What the
+# other files of tests/host define (test doubles, fake hardware) is linked where it is needed; where two of them define the
+# same function, a test names the one that it means among its sources.
 
 include tests/guests/guests.mk
 
@@ -47,16 +48,28 @@ TEST_CFLAGS = -std=gnu11 -O1 -g -fno-pie -MMD -MP $(WARNINGS) -I.
 
 ifneq ($(filter host-programs fuzz-programs,$(MAKECMDGOALS)),)
 
-HOST_TESTS := $(basename $(notdir $(wildcard tests/host/test_*.c)))
+HOST_FILES := $(basename $(wildcard tests/host/*/*.c))
+# Of each test its path; programs are named by the last part alone.
+HOST_TESTS := $(foreach f,$(HOST_FILES),$(if $(filter test_%,$(notdir $(f))),$(f)))
 FUZZ_TARGETS := $(basename $(notdir $(wildcard tests/fuzz/fuzz_*.c)))
-HOST_DOUBLES := $(basename $(notdir $(filter-out tests/host/test_%.c,$(wildcard tests/host/*.c))))
+# Memory at the addresses of pointers stands in place of the arena where a test says so.
+HOST_DOUBLES := $(filter-out $(HOST_TESTS) tests/host/machine/memory,$(HOST_FILES))
 # The two ways to panic exclude each other.
 FUZZ_DOUBLES := $(filter-out %_cmocka,$(HOST_DOUBLES))
 
-# The sources that the first comment of a file names, without ".c".
-sources_of = $(basename $(shell sed -n '0,/\*\//{s|^/\* sources:||;s|\*/.*||;s|^ \*||;p}' $(1)))
+# Sets of sources. machine: all of Strata that a fake machine can run; what ends in hardware or in text has doubles.
+SET_machine := tests/host/machine/fake_hw tests/host/machine/memory core/boot/start core/lib/page_pool \
+	$(filter-out core/boot/% core/lib/% core/cpu/cpu core/cpu/panic core/cpu/trap core/cpu/vmx_require core/cpu/vmxon \
+	core/guest/cpuid core/guest/reset core/guest/task% core/memory/paging,$(C_FILES:.c=))
+SET_ept-cache := $(basename $(wildcard ept-cache/*.c)) core/memory/ept01 core/memory/mtrr core/lib/page_pool
+SET_checks := $(basename $(wildcard nested/checks*.c)) core/cpu/vmx_caps core/cpu/vmcs_fields
 
-host-programs: $(HOST_TESTS:%=$(BUILD)/host/%) $(HOST_TESTS:%=$(BUILD)/host-asan/%)
+# What the first comment of a file names, and the sources that it means, without ".c".
+words_of = $(shell sed -n '0,/\*\//{s|^/\* sources:||;s|\*/.*||;s|^ \*||;p}' $(1))
+sources_of = $(sort $(foreach w,$(words_of),$(if $(filter %.c,$(w)),$(w:.c=),$(call set_of,$(w),$(1)))))
+set_of = $(or $(SET_$(1)),$(error $(2): no set of sources "$(1)"))
+
+host-programs: $(foreach t,$(notdir $(HOST_TESTS)),$(BUILD)/host/$(t) $(BUILD)/host-asan/$(t))
 fuzz-programs: $(FUZZ_TARGETS:%=$(BUILD)/fuzz/%)
 
 # Sources under test, built again: sanitized, and sanitized with the fuzzer's coverage.
@@ -78,9 +91,9 @@ $(BUILD)/fuzz/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(TEST_CFLAGS) $(SANITIZE) -fsanitize=fuzzer-no-link -c -o $@ $<
 
-$(BUILD)/host/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/host/tests/host/%.o)
-$(BUILD)/host-asan/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/host-asan/tests/host/%.o)
-$(BUILD)/fuzz/doubles.a: $(FUZZ_DOUBLES:%=$(BUILD)/fuzz/tests/host/%.o) $(BUILD)/fuzz/tests/fuzz/panic_abort.o
+$(BUILD)/host/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/host/%.o)
+$(BUILD)/host-asan/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/host-asan/%.o)
+$(BUILD)/fuzz/doubles.a: $(FUZZ_DOUBLES:%=$(BUILD)/fuzz/%.o) $(BUILD)/fuzz/tests/fuzz/panic_abort.o
 %/doubles.a:
 	@rm -f $@
 	ar rcs $@ $^
@@ -88,17 +101,17 @@ $(BUILD)/fuzz/doubles.a: $(FUZZ_DOUBLES:%=$(BUILD)/fuzz/tests/host/%.o) $(BUILD)
 # The image's objects have fixed addresses below 2 GiB or in the highest 2 GiB: no position-independent executable. Their
 # machine code is linked, not what they hold for link-time optimization.
 define HOST_RULES
-$(BUILD)/host/$(1): $(BUILD)/host/tests/host/$(1).o $(patsubst $(BUILD)/tests/%,$(BUILD)/host/tests/%,$(2:%=$(BUILD)/%.o)) \
+$(BUILD)/host/$(notdir $(1)): $(BUILD)/host/$(1).o $(patsubst $(BUILD)/tests/%,$(BUILD)/host/tests/%,$(2:%=$(BUILD)/%.o)) \
 		$(BUILD)/host/doubles.a
 	$(CC) -no-pie -fno-lto -o $$@ $$^ -lcmocka
-$(BUILD)/host-asan/$(1): $(BUILD)/host-asan/tests/host/$(1).o $(2:%=$(BUILD)/host-asan/%.o) $(BUILD)/host-asan/doubles.a
+$(BUILD)/host-asan/$(notdir $(1)): $(BUILD)/host-asan/$(1).o $(2:%=$(BUILD)/host-asan/%.o) $(BUILD)/host-asan/doubles.a
 	$(CC) -no-pie $(SANITIZE) -o $$@ $$^ -lcmocka
 endef
 define FUZZ_RULES
 $(BUILD)/fuzz/$(1): $(BUILD)/fuzz/tests/fuzz/$(1).o $(2:%=$(BUILD)/fuzz/%.o) $(BUILD)/fuzz/doubles.a
 	$(FUZZ_CC) -no-pie $(SANITIZE) -fsanitize=fuzzer -o $$@ $$^
 endef
-$(foreach t,$(HOST_TESTS),$(eval $(call HOST_RULES,$(t),$(call sources_of,tests/host/$(t).c))))
+$(foreach t,$(HOST_TESTS),$(eval $(call HOST_RULES,$(t),$(call sources_of,$(t).c))))
 $(foreach t,$(FUZZ_TARGETS),$(eval $(call FUZZ_RULES,$(t),$(call sources_of,tests/fuzz/$(t).c))))
 
 .SECONDARY:

@@ -1,4 +1,4 @@
-/* sources: nested/checks.c nested/checks_controls.c nested/checks_host.c nested/checks_guest.c nested/caps.c core/cpu/vmx_caps.c core/cpu/vmcs_fields.c */
+/* sources: checks nested/caps.c */
 /*
  * Entry checks of any vmcs12 against the model. Input: a byte of flags, then edits of 10 bytes each to a valid vmcs12:
  * what (0: a field, 1: a capability MSR, 2: a word of memory), which, and an 8-byte value to flip bits with.
@@ -9,10 +9,10 @@
 #include "core/lib/mem.h"
 #include "nested/caps.h"
 #include "nested/checks.h"
-#include "tests/host/entry_model.h"
-#include "tests/host/processor_checks.h"
-#include "tests/host/sample_vmcs.h"
-#include "tests/host/support.h"
+#include "tests/host/nested/entry_model.h"
+#include "tests/host/machine/processor_checks.h"
+#include "tests/host/machine/sample_vmcs.h"
+#include "tests/host/support/support.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

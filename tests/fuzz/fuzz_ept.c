@@ -1,6 +1,4 @@
-/* sources: ept-cache/compose.c ept-cache/walk.c ept-cache/history.c ept-cache/writable.c ept-cache/table.c
- * ept-cache/evict.c ept-cache/fill.c ept-cache/sync.c ept-cache/coalesce.c ept-cache/map.c ept-cache/always.c ept-cache/ept02.c
- * ept-cache/revalidate.c core/memory/ept01.c core/memory/mtrr.c core/lib/page_pool.c */
+/* sources: ept-cache */
 /*
  * Any sequence of edits of ept12, accesses, INVEPTs, changes of ept01: ept02 never maps what the oracle does not allow,
  * outcomes are the oracle's, and all pages come back. The input is the sequence of decisions.
@@ -10,8 +8,8 @@
 
 #include "core/lib/hw.h"
 #include "tests/fuzz/fuzz.h"
-#include "tests/host/ept_steps.h"
-#include "tests/host/ept_world.h"
+#include "tests/host/ept-cache/ept_steps.h"
+#include "tests/host/ept-cache/ept_world.h"
 
 #define STEPS_MAX 200
 

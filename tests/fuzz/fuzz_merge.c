@@ -1,12 +1,4 @@
-/* sources: tests/host/fake_hw.c tests/host/machine/memory.c shadow-vmcs/vmcs12.c nested/bitmap.c nested/caps.c
- * nested/checks.c nested/checks_controls.c nested/checks_guest.c nested/checks_host.c nested/enter.c nested/exit.c
- * nested/init.c nested/insn.c nested/insn_operand.c nested/invalidate.c nested/operand.c nested/pool.c nested/reflect.c
- * nested/shadow.c nested/special.c core/guest/cr.c core/guest/dispatch.c core/memory/ept01.c core/guest/ept01_exit.c core/guest/event.c core/guest/guest.c
- * core/guest/guest_walk.c core/cpu/lapic.c core/guest/lapic_store.c core/memory/memmap.c core/memory/memory.c core/guest/msr.c core/memory/mtrr.c core/lib/page_pool.c
- * core/boot/start.c core/guest/store_decode.c core/cpu/vmcs01.c core/cpu/vmcs_fields.c core/cpu/vmx_caps.c core/cpu/vmx_probe.c core/memory/watch.c
- * ept-cache/always.c ept-cache/coalesce.c ept-cache/compose.c ept-cache/ept02.c ept-cache/evict.c ept-cache/fill.c ept-cache/history.c
- * ept-cache/map.c ept-cache/revalidate.c ept-cache/sync.c ept-cache/table.c ept-cache/walk.c ept-cache/writable.c
- * x2apic/x2apic.c */
+/* sources: machine */
 /*
  * Any vmcs12 over any memory, through VMLAUNCH, exits and back: Strata never panics (what it leaves, the fake processor enters),
  * vmcs02's host state and addresses are Strata's or the guest's own pages, and vmcs01's controls stay.
@@ -19,8 +11,8 @@
 #include "core/cpu/machine.h"
 #include "core/cpu/vmcs01.h"
 #include "tests/fuzz/fuzz.h"
-#include "tests/host/nested_machine.h"
-#include "tests/host/support.h"
+#include "tests/host/machine/nested_machine.h"
+#include "tests/host/support/support.h"
 
 #define STEP_SIZE 10
 #define STEPS_MAX 200

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "tests/host/support.h"
+#include "tests/host/support/support.h"
 
 void test_panic(const char *text)
 {

@@ -13,6 +13,8 @@ MAY_INCLUDE = {
     "x2apic": {"core", "x2apic"},
     "nested": {"core", "shadow-vmcs", "ept-cache", "x2apic", "nested"},
 }
+# Folders of tests/host besides the hypervisor's own: the fake machine, and what all tests use.
+TEST_ROOMS = {"machine", "support"}
 FREESTANDING = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h", "limits.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
@@ -43,6 +45,16 @@ def includes(tree):
             elif kind == '"' and not (tree.top / name).is_file():
                 problems.append(f'{path}: "{name}" does not exist')
     return problems
+
+
+def test_rooms(tree):
+    """tests/host has the hypervisor's rooms, every file is in one, and no two tests have one name"""
+    rooms = {path.name for path in (tree.top / "core").iterdir() if path.is_dir()} | {*FOLDERS, *TEST_ROOMS} - {"core"}
+    files = tree.files(("tests/host",), ".c", ".h")
+    problems = [f"{path}: tests/host/{path.parent.relative_to('tests/host')} is no room of tests (there are "
+                f"{', '.join(sorted(rooms))})" for path in files if path.parent.parts[2:] not in {(room,) for room in rooms}]
+    names = [path.name for path in files if path.name.startswith("test_")]
+    return problems + [f"tests/host: {name} is there twice" for name in sorted(set(names)) if names.count(name) > 1]
 
 
 def openings(tree):

@@ -8,8 +8,8 @@
 #include <sys/mman.h>
 
 #include "core/lib/mem.h"
-#include "tests/host/nested_machine.h"
-#include "tests/host/support.h"
+#include "tests/host/machine/nested_machine.h"
+#include "tests/host/support/support.h"
 
 static size_t memory_end;
 
