@@ -35,12 +35,10 @@ done
 # libc6-dev, because gcc only recommends it and recommendations are left out.
 run_packages="gcc libc6-dev make python3 grub-pc-bin grub-common mtools bochs bochsbios
     vgabios busybox-static"
-test_packages="libcmocka-dev clang libclang-rt-14-dev gcc-multilib cppcheck
+test_packages="libcmocka-dev clang libclang-rt-dev gcc-multilib cppcheck
     clang-format clang-tidy qemu-system-x86"
 # GUEST=kvm: what L2's disk is filled with. Both are only run inside the emulator.
 kvm_packages="qemu-system-x86 linux-perf"
-# GUEST=xen: the libraries of Xen's programs; Xen, its programs and dom0's kernel are unpacked below.
-xen_packages="libxenmisc4.17 libyajl2"
 bench_packages="python3-jsonschema python3-matplotlib"
 # Another machine than Bochs: QEMU with KVM, and its counters.
 perf_packages="qemu-system-x86 linux-perf python3-jsonschema"
@@ -51,7 +49,7 @@ case $purpose in
 run) packages=$run_packages ;;
 test) packages="$run_packages $test_packages" ;;
 kvm) packages="$run_packages $kvm_packages" ;;
-xen) packages="$run_packages $xen_packages" ;;
+xen) packages=$run_packages ;; # what Xen's programs need is added below
 bench) packages="$run_packages $bench_packages" ;;
 perf) packages="$run_packages $perf_packages" ;;
 *) usage ;;
@@ -156,6 +154,25 @@ unpack_real() {
     unpack "$real" "$2" "$real"
 }
 
+# The version of Xen that this release of Debian has, for example 4.17: it is part of its packages' names.
+find_xen() {
+    apt-cache depends xen-system-amd64 2>/dev/null | sed -n 's/^ *Depends: *xen-hypervisor-\([0-9.]*\)-amd64$/\1/p' | head -n 1
+}
+
+# Xen, its programs and dom0's kernel are unpacked; the libraries of its programs are installed.
+fetch_xen() {
+    xen=$(find_xen)
+    [ -n "$xen" ] || [ -n "$cannot_install" ] || refresh_lists
+    xen=${xen:-$(find_xen)}
+    [ -n "$xen" ] || die "no package xen-system-amd64 in apt's lists"
+    packages=$(apt-cache depends "xen-utils-$xen" | sed -n 's/^ *Depends: *\(lib[^ ]*\)$/\1/p')
+    install_packages
+    mkdir -p "$cache/xen"
+    fetch "$cache/xen/vmlinuz" "$cache/xen/kernel" linux-image-amd64 'boot/vmlinuz-*' # the cloud kernel cannot be dom0
+    fetch "$cache/xen/xen.gz" "$cache/xen/hypervisor" "xen-hypervisor-$xen-amd64" 'boot/xen-*-amd64.gz'
+    fetch "$cache/xen/xl" "$cache/xen/utils" "xen-utils-$xen" 'usr/lib/xen-*/bin/xl'
+}
+
 know_i386() {
     case " $(dpkg --print-foreign-architectures | tr '\n' ' ')" in
     *" i386 "*) return 0 ;;
@@ -182,12 +199,7 @@ exec 9>"$cache/.lock"
 flock 9 # two makes at once: the second waits and finds all done
 install_packages
 fetch "$cache/vmlinuz" "$cache/kernel" linux-image-cloud-amd64 'boot/vmlinuz-*'
-if [ "$purpose" = xen ]; then # the cloud kernel cannot be dom0
-    mkdir -p "$cache/xen"
-    fetch "$cache/xen/vmlinuz" "$cache/xen/kernel" linux-image-amd64 'boot/vmlinuz-*'
-    fetch "$cache/xen/xen.gz" "$cache/xen/hypervisor" xen-hypervisor-4.17-amd64 'boot/xen-4.17-amd64.gz'
-    fetch "$cache/xen/xl" "$cache/xen/utils" xen-utils-4.17 'usr/lib/xen-4.17/bin/xl'
-fi
+[ "$purpose" != xen ] || fetch_xen
 if [ $arch = i386 ] && ! { [ -s "$cache/i386/vmlinuz" ] && [ -s "$cache/i386/busybox" ]; }; then
     know_i386
     mkdir -p "$cache/i386"

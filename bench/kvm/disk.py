@@ -4,6 +4,7 @@ L2's initramfs stays small, because GRUB reads it through the emulated BIOS; the
 Linux's own driver. Both are written in fixed order and with fixed times: equal input, equal bytes.
 """
 
+import lzma
 import os
 import re
 import shutil
@@ -41,12 +42,13 @@ PROGRAMS = {"cpuid": KERNEL_FLAGS, "vms": PROGRAM_FLAGS}
 def build_initramfs(out, init=GUEST_FILES / "kvm-init", wanted=WANTED, modules=MODULES):
     """L2's initramfs: busybox, INIT, and the modules WANTED: those that reach the disk and make the hypervisor."""
     order = module_order(wanted, modules)
+    names = [f"{_module_name(m)}.ko" for m in order]
     with tempfile.TemporaryDirectory() as scratch:
         extra = {"init": init, "lib/l2-lib": GUEST_FILES / "l2-lib", "lib/modules/order": Path(scratch) / "order"}
-        extra["lib/modules/order"].write_text("".join(f"/lib/modules/{m.name}\n" for m in order))
-        for module in order:
-            extra[f"lib/modules/{module.name}"] = Path(scratch) / module.name
-            (Path(scratch) / module.name).write_bytes(_unsigned(module))
+        extra["lib/modules/order"].write_text("".join(f"/lib/modules/{name}\n" for name in names))
+        for module, name in zip(order, names):
+            extra[f"lib/modules/{name}"] = Path(scratch) / name
+            (Path(scratch) / name).write_bytes(_unsigned(module))
         linux.build_initramfs(out, extra=extra)
 
 
@@ -103,7 +105,7 @@ def _archive(files):
 
 def module_order(wanted, modules=MODULES):
     """Paths of the modules WANTED below MODULES and of all that they need, each after what it needs."""
-    found = {p.stem.replace("-", "_"): p for p in modules.rglob("*.ko")}
+    found = {_module_name(p).replace("-", "_"): p for p in modules.rglob("*.ko*")}
     if not found:
         raise MachineError(f"no kernel modules in {modules}; run make setup")
     order = []
@@ -114,7 +116,7 @@ def module_order(wanted, modules=MODULES):
             raise MachineError(f"no module {name} in {modules}")
         if path in order:
             return
-        needed = re.search(rb"(?:^|\0)depends=([^\0]*)\0", path.read_bytes()).group(1).decode()
+        needed = re.search(rb"(?:^|\0)depends=([^\0]*)\0", _module_bytes(path)).group(1).decode()
         for other in filter(None, needed.split(",")):
             visit(other)
         order.append(path)
@@ -122,6 +124,24 @@ def module_order(wanted, modules=MODULES):
     for name in wanted:
         visit(name)
     return order
+
+
+def _module_name(path):
+    """"kvm-intel" of kvm-intel.ko, also of kvm-intel.ko.xz."""
+    return path.name.partition(".ko")[0]
+
+
+def _module_bytes(path):
+    """What the kernel would load: newer Debian kernels come with their modules compressed."""
+    data = path.read_bytes()
+    if path.suffix == ".ko":
+        return data
+    if path.suffix != ".xz":
+        raise MachineError(f"{path}: compressed in a way that is not known here (.ko and .ko.xz are)")
+    try:
+        return lzma.decompress(data)
+    except lzma.LZMAError as error:
+        raise MachineError(f"{path}: {error}") from None
 
 
 def libraries(program, purpose="kvm"):
@@ -151,7 +171,7 @@ def _compiled(out, source, flags):
 
 def _unsigned(module):
     """The bytes of a module without its signature: checking it takes most of the time of loading."""
-    data = Path(module).read_bytes()
+    data = _module_bytes(Path(module))
     if not data.endswith(SIGNATURE_END):
         return data
     length, = struct.unpack(">I", data[-len(SIGNATURE_END) - 4:-len(SIGNATURE_END)])

@@ -12,7 +12,7 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "bench"))
 sys.dont_write_bytecode = True
 
-from machine import MachineError, hook, linux, process, watch  # noqa: E402
+from machine import MachineError, assemble, hook, linux, process, watch  # noqa: E402
 from suite import exit_cost, keyboard, linux_boot, setup, trace  # noqa: E402
 
 
@@ -126,9 +126,8 @@ class Keyboard(unittest.TestCase):
         self.assertEqual(steps[-1], (keyboard.END, 0))
 
     def test_programs_fit(self):
-        with tempfile.TemporaryDirectory() as folder:
-            loader = keyboard._assemble("loader", Path(folder), 0x7C00)
-            resident = keyboard._assemble("resident", Path(folder), 0)
+        loader = assemble.flat(keyboard.SOURCES / "loader.S", 0x7C00)
+        resident = assemble.flat(keyboard.SOURCES / "resident.S", 0)
         self.assertLessEqual(len(loader), keyboard.LOADER_MAX)
         self.assertLessEqual(len(resident) + len(keyboard.script(keyboard.PRESSES_MAX)),
                              keyboard.RESIDENT_SECTORS * 512)

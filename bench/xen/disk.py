@@ -15,7 +15,7 @@ from machine import MachineError, image, linux
 TOP = Path(__file__).resolve().parents[2]
 CACHE = TOP / "build/cache/xen"
 XEN, KERNEL, MODULES = CACHE / "xen.gz", CACHE / "vmlinuz", CACHE / "kernel/lib/modules"
-PROGRAMS_INSIDE = "usr/lib/xen-4.17/bin"
+UTILS = CACHE / "utils"
 PROGRAMS = ("xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0")
 IPS = 50_000_000  # ticks per emulated second: with fewer, timers of three kernels take much of the time
 WANTED = ("ata_piix", "sd_mod", "xen-evtchn", "xen-gntdev", "xen-privcmd", "xenfs")
@@ -36,9 +36,17 @@ PAYLOAD_OFFSET, SETUP_SECTS, SECTOR = 0x248, 0x1F1, 512  # in a bzImage's header
 LIBGCC = Path("/lib/x86_64-linux-gnu/libgcc_s.so.1")  # glibc loads it by name when a thread is cancelled
 
 
+def programs_inside():
+    """The folder of Xen's programs in their package; its name has Xen's version, for example "usr/lib/xen-4.17/bin"."""
+    found = sorted(UTILS.glob("usr/lib/xen-*/bin"))
+    if len(found) != 1:
+        raise MachineError(f"{len(found)} versions of Xen's programs in {UTILS}; run bench/setup.sh --for xen")
+    return str(found[0].relative_to(UTILS))
+
+
 def check():
     """Raise a MachineError for what bench/setup.sh has not brought."""
-    for path in (XEN, KERNEL, *(CACHE / "utils" / PROGRAMS_INSIDE / name for name in PROGRAMS)):
+    for path in (XEN, KERNEL, *(UTILS / programs_inside() / name for name in PROGRAMS)):
         if not path.is_file():
             raise MachineError(f"missing {path}; run bench/setup.sh --for xen")
 
@@ -67,9 +75,10 @@ def build(out, kernel):
     initrd = out.with_name("l3-initrd.gz")
     linux.build_initramfs(initrd, extra={"init": disk.SCENARIOS / "l3-init"})
     files = {"xen/vmlinuz": kernel, "xen/initrd": initrd}
+    inside = programs_inside()
     for name in PROGRAMS:
-        program = CACHE / "utils" / PROGRAMS_INSIDE / name
-        files[f"{PROGRAMS_INSIDE}/{name}"] = program
+        program = UTILS / inside / name
+        files[f"{inside}/{name}"] = program
         files |= {str(p).lstrip("/"): p for p in (LIBGCC, *disk.libraries(program, "xen"))}
     disk.write(out, files)
 

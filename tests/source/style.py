@@ -2,7 +2,7 @@
 
 import re
 
-from tree import FOLDERS, TEST_FOLDERS
+from tree import FOLDERS, TEST_FOLDERS, Skipped
 
 FORMATTED = (*FOLDERS, *TEST_FOLDERS, "tests/guests", "tests/linux", "bench")
 CPPCHECK = [
@@ -27,7 +27,7 @@ def formatted_files(tree):
 
 def clang_format(tree):
     """the C files are formatted as .clang-format has it (`make format`)"""
-    problems = tree.missing("clang-format")
+    problems = tree.missing("clang-format") or tree.other_version("clang-format")
     if problems:
         return problems
 
@@ -45,8 +45,9 @@ def clang_format(tree):
 
 
 def rewrite(tree):
-    for line in tree.missing("clang-format"):
-        print(line)
+    cannot = tree.missing("clang-format") or tree.other_version("clang-format")
+    if cannot:
+        print(cannot if isinstance(cannot, Skipped) else cannot[0])
         return 1
     status, _, errors = tree.call(["clang-format", "--style=file", "-i", *formatted_files(tree)])
     print(errors, end="")
@@ -55,7 +56,7 @@ def rewrite(tree):
 
 def cppcheck(tree):
     """cppcheck finds nothing"""
-    problems = tree.missing("cppcheck")
+    problems = tree.missing("cppcheck") or tree.other_version("cppcheck")
     if problems:
         return problems
     status, text, errors = tree.call(["cppcheck", *CPPCHECK, f"-j{tree.jobs}", *FOLDERS])

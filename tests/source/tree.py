@@ -1,5 +1,6 @@
 """What the source checks look at: the files of the repository, and running a tool over them."""
 
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,14 @@ TEST_FOLDERS = ("tests/host", "tests/fuzz")
 # Where a missing tool comes from.
 PACKAGES = {"gcc": "gcc", "clang": "clang", "objdump": "binutils", "nm": "binutils", "clang-format": "clang-format",
             "cppcheck": "cppcheck", "clang-tidy": "clang-tidy"}
+
+
+# Tools that judge differently from version to version, and whose judgement the sources follow: Debian 12's.
+VERSIONS = {"clang-format": "14", "cppcheck": "2.10"}
+
+
+class Skipped(str):
+    """What a check returns that cannot judge here: the reason."""
 
 
 class Tree:
@@ -35,6 +44,14 @@ class Tree:
     def missing(self, *tools):
         """One line for each tool that is not there."""
         return [f"{tool} is missing (Debian package {PACKAGES[tool]})" for tool in tools if not shutil.which(tool)]
+
+    def other_version(self, tool):
+        """Skipped, where TOOL is not of the version that the sources follow; else None."""
+        found = re.search(r"\d+(?:\.\d+)*", self.call([tool, "--version"])[1])
+        wanted = VERSIONS[tool]
+        if found and not f"{found[0]}.".startswith(f"{wanted}."):
+            return Skipped(f"{tool} is version {found[0]} here; the sources follow version {wanted}")
+        return None
 
     def call(self, command, **options):
         """(status, stdout, stderr)"""
