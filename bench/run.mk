@@ -28,9 +28,10 @@ run: setup ## boot Linux under Strata under Strata (LEVELS=2 SMP=2 CPU=model ARC
 	@$(MAKE) --no-print-directory $(if $(filter 0,$(LEVELS)),,build/strata.elf) build/strata-stat$(if $(filter i386,$(ARCH)),-i386)
 	@bench/boot $(RUN_ARGUMENTS)
 
-build/strata-stat build/strata-stat-i386: tests/linux/strata-stat.c
+STRATA_STAT = tests/linux/strata-stat.c tests/linux/strata-watch.c
+build/strata-stat build/strata-stat-i386: $(STRATA_STAT) tests/linux/strata-stat.h
 	@mkdir -p $(@D)
-	gcc $(if $(filter %-i386,$@),-m32) -std=c11 -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes -Werror -Os -static -s -o $@ $<
+	gcc $(if $(filter %-i386,$@),-m32) -I. -std=gnu11 -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes -Werror -Os -static -s -o $@ $(STRATA_STAT)
 
 include bench/guests/guests.mk
 

@@ -20,7 +20,7 @@ from machine.image import CYLINDER
 TOP = Path(__file__).resolve().parents[2]
 GUEST_FILES = TOP / "tests/linux"
 SCENARIOS = GUEST_FILES / "kvm"
-MODULES = TOP / "build/cache/kernel/lib/modules"
+MODULES = TOP / "build/cache/kernel"  # an unpacked package; where in it differs between releases of Debian
 QEMU = Path("/usr/bin/qemu-system-x86_64")
 SEABIOS, ROMS = Path("/usr/share/seabios"), Path("/usr/share/qemu")
 FIRMWARE = (SEABIOS / "bios-256k.bin", SEABIOS / "bios.bin", SEABIOS / "vgabios-stdvga.bin", ROMS / "kvmvapic.bin",

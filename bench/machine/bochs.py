@@ -206,6 +206,37 @@ def _seed_library():
     return SEED_LIBRARY
 
 
+class WithoutReports:
+    """What a person wants to see of the serial line: Strata's counters, screens of them, are for the log."""
+
+    MARK = b"strata-json:"
+
+    def __init__(self):
+        self._held = b""  # may be the beginning of the mark
+        self._skipping = False
+
+    def pass_on(self, data):
+        data, out = self._held + data, b""
+        self._held = b""
+        while data:
+            if self._skipping:
+                _, newline, data = data.partition(b"\n")
+                self._skipping = not newline
+                continue
+            before, mark, data = data.partition(self.MARK)
+            self._skipping = bool(mark)
+            out += before
+        if not self._skipping:
+            held = next((n for n in range(len(self.MARK) - 1, 0, -1) if out.endswith(self.MARK[:n])), 0)
+            out, self._held = out[:len(out) - held], out[len(out) - held:]
+        return out
+
+    def rest(self):
+        """Nothing came behind what is held: it is no mark (an echoed key, say)."""
+        out, self._held = self._held, b""
+        return out
+
+
 class _Terminal:
     """COM1 on a pseudo terminal, joined to this process's own terminal; logged as well."""
 
@@ -213,6 +244,7 @@ class _Terminal:
         self._serial = serial
         self.escaped = False
         self._saved = None
+        self._for_people = WithoutReports()
 
     def __enter__(self):
         self._master, self._slave = pty.openpty()
@@ -239,9 +271,9 @@ class _Terminal:
         try:
             data = os.read(self._master, 65536)
         except (BlockingIOError, OSError):
-            return b""
+            data = b""
         self._log.write(data)
-        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.write(self._for_people.pass_on(data) if data else self._for_people.rest())
         sys.stdout.buffer.flush()
         return data
 

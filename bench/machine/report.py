@@ -49,8 +49,10 @@ def table(verdict, watch):
         yield f"{s.name:<36}{_number(s.ticks):>16}{s.wall_s:>9.1f}"
     yield f"{verdict.ended:<36}{_number(verdict.ticks):>16}{verdict.wall_s:>9.1f}"
     if "cpus" in watch.guest:
-        yield f"CPUs online in Linux: {watch.guest['cpus']} of {watch.guest.get('possible', '?')}" + (
-            ", x2APIC" if watch.guest.get("x2apic") == "1" else ", xAPIC")
+        mode = {"1": ", x2APIC", "0": ", xAPIC"}.get(watch.guest.get("x2apic"), "")  # not every guest says
+        yield f"CPUs online in Linux: {watch.guest['cpus']} of {watch.guest.get('possible', '?')}{mode}"
+    for text, levels in watch.strata_warnings.items():
+        yield f"Strata {'/'.join(f'L{n}' for n in sorted(set(levels)))} warns: {text}"
     for report in last_reports(watch.reports):
         yield from _level(report)
 

@@ -22,6 +22,7 @@ STRATA_STAGES = (
     (re.compile(r"continuing boot from drive (\w+)"), "boots drive {0}"),
     (re.compile(r"all CPUs started"), "all CPUs started"),
 )
+STRATA_WARNING = re.compile(r"warning: (.*)")
 STRATA_ERRORS = re.compile(r"(refused|panic): .*")
 
 
@@ -39,11 +40,12 @@ class Watch:
     guest    the guest's words: {"stage": last, "cpus": "2", ...}
     reports  Strata's counter lines, as parsed JSON
     errors   complete lines that mean failure
+    strata_warnings  what Strata warned of: {text: [level, ...]}
     """
 
     def __init__(self, levels, progress=None):
         self.stages, self.guest, self.reports, self.errors = [], {}, [], []
-        self.levels_seen = set()
+        self.levels_seen, self.strata_warnings = set(), {}
         self.guest_stages = set()
         self._linux = f"L{levels + 1} Linux"
         self._progress = progress
@@ -89,6 +91,8 @@ class Watch:
             found = pattern.match(text)
             if found:
                 self.stage(f"L{level} Strata: {name.format(*found.groups())}", int(tsc))
+        if found := STRATA_WARNING.match(text):
+            self.strata_warnings.setdefault(found[1], []).append(int(level))
         if STRATA_ERRORS.match(text):
             self._fatal(f"L{level} {text}")
 

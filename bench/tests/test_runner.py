@@ -12,7 +12,7 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "bench"))
 sys.dont_write_bytecode = True
 
-from machine import MachineError, assemble, hook, linux, process, watch  # noqa: E402
+from machine import MachineError, assemble, bochs, hook, linux, process, report, watch  # noqa: E402
 from suite import exit_cost, keyboard, linux_boot, setup, trace  # noqa: E402
 
 
@@ -114,6 +114,36 @@ class ExitCost(unittest.TestCase):
 
     def test_nothing_measured(self):
         self.assertIn("nothing", self.watched(b"bench-end: exit-cost\r\n").problem)
+
+
+class ForPeople(unittest.TestCase):
+    def test_counters_left_out(self):
+        said = b"a\r\nstrata-json: {1}\r\nb sstrata-json: {2}\nc strata-j\nstr"
+        for at in range(len(said) + 1):
+            for then in range(at, len(said) + 1):
+                seen = bochs.WithoutReports()
+                out = b"".join(map(seen.pass_on, (said[:at], said[at:then], said[then:])))
+                self.assertEqual(out + seen.rest(), b"a\r\nb sc strata-j\nstr")
+
+    def test_echoed_key(self):
+        seen = bochs.WithoutReports()
+        self.assertEqual(seen.pass_on(b"s"), b"")
+        self.assertEqual(seen.rest(), b"s")
+        self.assertEqual(seen.pass_on(b"trata-json: x\ny"), b"trata-json: x\ny")
+
+    def test_warnings_and_mode(self):
+        def table(*lines):
+            seen = watch.Watch(2)
+            for line in lines:
+                seen.line(line)
+            return "\n".join(report.table(verdict(), seen))
+        said = table("strata[L1] 5: warning: option shadw=on: unknown", "strata[L2] 9: warning: option shadw=on: unknown",
+                     "strata-guest: stage=init cpus=2 possible=2 x2apic=0 tsc=7")
+        self.assertIn("Strata L1/L2 warns: option shadw=on: unknown", said)
+        self.assertIn("2 of 2, xAPIC", said)
+        said = table("strata-guest: stage=init cpus=2 possible=2 tsc=7")
+        self.assertIn("2 of 2\n", said + "\n")
+        self.assertNotIn("APIC", said)
 
 
 class Keyboard(unittest.TestCase):

@@ -14,7 +14,7 @@ from machine import MachineError, image, linux
 
 TOP = Path(__file__).resolve().parents[2]
 CACHE = TOP / "build/cache/xen"
-XEN, KERNEL, MODULES = CACHE / "xen.gz", CACHE / "vmlinuz", CACHE / "kernel/lib/modules"
+XEN, KERNEL, MODULES = CACHE / "xen.gz", CACHE / "vmlinuz", CACHE / "kernel"
 UTILS = CACHE / "utils"
 PROGRAMS = ("xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0")
 IPS = 50_000_000  # ticks per emulated second: with fewer, timers of three kernels take much of the time

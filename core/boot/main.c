@@ -62,9 +62,9 @@ static void read_boot_info(const void *info)
     uint32_t size = multiboot2_total_size(info);
     enum multiboot2_result result = size <= MULTIBOOT2_INFO_MAX ? multiboot2_parse(info, size, &boot)
                                                                 : MULTIBOOT2_BAD_SIZE;
+    log_set_strata_level(cpuid_level_below() + 1);
     machine.options = options_parse(result == MULTIBOOT2_OK ? boot.command_line : "", complain);
     log_set((uint16_t)machine.options.serial, (enum log_level)machine.options.log);
-    log_set_strata_level(cpuid_level_below() + 1);
     int drive = boot.boot_drive == MULTIBOOT2_NO_DRIVE ? BIOS_FIRST_DISK : boot.boot_drive + 1;
     machine.boot_drive = (uint8_t)(machine.options.boot == BOOT_NEXT_DRIVE ? drive : machine.options.boot);
     if (result != MULTIBOOT2_OK)

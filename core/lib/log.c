@@ -91,7 +91,8 @@ void log_line(enum log_level level, const char *fmt, ...)
     vformat(line, sizeof(line), fmt, args);
     va_end(args);
     char head[48];
-    format(head, sizeof(head), "strata[L%u] %llu: ", strata_level, (unsigned long long)hw_rdtsc());
+    format(head, sizeof(head), "strata[L%u] %llu: %s", strata_level, (unsigned long long)hw_rdtsc(),
+           level == LOG_WARN ? "warning: " : "");
     log_lock();
     log_text(head);
     log_text(line);

@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "tests/linux/strata-stat.h"
 
 #define LEAF_HYPERVISOR 0x40000000u
 #define LEAF_STRATA 0x40000100u
@@ -21,20 +22,9 @@
 #define INTERFACE 1u
 #define LEVELS_MAX 16u
 #define COUNTERS_MAX 1024u
-#define NAME_CHUNKS 4u
-#define NAME_SIZE (16u * NAME_CHUNKS)
 
 struct regs {
     uint32_t eax, ebx, ecx, edx;
-};
-
-struct level {
-    uint32_t hop;    /* 0: the Strata just below this program */
-    uint32_t number; /* 1: the Strata nearest the machine */
-    uint32_t cpus;
-    uint32_t counters;
-    char (*names)[NAME_SIZE + 1];
-    uint64_t *values;
 };
 
 static struct regs cpuid(uint32_t leaf, uint32_t ecx)
@@ -82,7 +72,7 @@ static void counter_name(uint32_t hop, uint32_t index, char name[NAME_SIZE + 1])
     name[NAME_SIZE] = '\0';
 }
 
-static void *need(void *memory)
+void *need(void *memory)
 {
     if (!memory) {
         fputs("strata-stat: out of memory\n", stderr);
@@ -91,7 +81,7 @@ static void *need(void *memory)
     return memory;
 }
 
-static void level_read(struct level *level, uint64_t *values)
+void level_read(const struct level *level, uint64_t *values)
 {
     for (uint32_t i = 0; i < level->counters; i++)
         values[i] = counter_read(level->hop, CPU_ALL, i);
@@ -120,8 +110,7 @@ static int level_open(struct level *level, uint32_t hop)
     return 1;
 }
 
-/* A counter "exit.l2.x" counts its own Strata's guest, as if that Strata were L1: say the absolute level. */
-static void name_absolute(const struct level *level, uint32_t i, char *out, size_t size)
+void name_absolute(const struct level *level, uint32_t i, char *out, size_t size)
 {
     const char *name = level->names[i];
     const char *at = strstr(name, ".l");
@@ -168,38 +157,10 @@ static void print_json(const struct level *levels, uint32_t count)
     printf("]}\n");
 }
 
-static void watch_level(struct level *level, uint64_t *now)
-{
-    level_read(level, now);
-    printf("Strata L%u, %u CPUs %42s %14s\n", level->number, level->cpus, "total", "in 1 s");
-    for (uint32_t i = 0; i < level->counters; i++) {
-        char name[NAME_SIZE + 16];
-
-        if (!now[i])
-            continue;
-        name_absolute(level, i, name, sizeof(name));
-        printf("  %-44s %14llu %+14lld\n", name, (unsigned long long)now[i], (long long)(now[i] - level->values[i]));
-        level->values[i] = now[i];
-    }
-}
-
-static void watch(struct level *levels, uint32_t count)
-{
-    uint64_t *now = need(calloc(COUNTERS_MAX, sizeof(*now)));
-
-    for (;;) {
-        if (isatty(STDOUT_FILENO))
-            printf("\033[H\033[J");
-        for (uint32_t l = 0; l < count; l++)
-            watch_level(&levels[l], now);
-        fflush(stdout);
-        sleep(1);
-    }
-}
-
 static int usage(void)
 {
-    fputs("usage: strata-stat [--hop K] [--json | --watch]   counters that are not zero, of every Strata or of one\n"
+    fputs("usage: strata-stat [--hop K] [--json]            counters that are not zero, of every Strata or of one\n"
+          "       strata-stat [--hop K] --watch [--count N]  every second (N times): what moved, most first\n"
           "       strata-stat mark N                         every Strata stamps N and prints its counters\n"
           "       strata-stat tsc                            the time stamp counter\n",
           stderr);
@@ -220,7 +181,7 @@ static uint32_t number(const char *text, uint32_t max)
 static int report(int argc, char **argv)
 {
     struct level levels[LEVELS_MAX];
-    uint32_t first = 0, limit = LEVELS_MAX, count = 0;
+    uint32_t first = 0, limit = LEVELS_MAX, count = 0, times = 0;
     int json = 0, follow = 0;
 
     for (int i = 1; i < argc; i++) {
@@ -228,6 +189,8 @@ static int report(int argc, char **argv)
             json = 1;
         } else if (!strcmp(argv[i], "--watch")) {
             follow = 1;
+        } else if (!strcmp(argv[i], "--count")) {
+            times = number(argv[++i], UINT32_MAX);
         } else if (!strcmp(argv[i], "--hop")) {
             first = number(argv[++i], LEVELS_MAX - 1);
             limit = 1;
@@ -244,7 +207,7 @@ static int report(int argc, char **argv)
         return 1;
     }
     if (follow)
-        watch(levels, count);
+        watch(levels, count, times);
     else if (json)
         print_json(levels, count);
     else
