@@ -37,6 +37,8 @@ $(BUILD)/%.S.o: %.S Makefile
 	@echo "  AS    $<"
 	@$(CC) -I. -g -MMD -c -o $@ $<
 
+# A header that is gone has its users built again.
+%.h %.def: ;
 -include $(OBJECTS:.o=.d)
 -include bench/run.mk
 -include tests/tests.mk

@@ -2,7 +2,7 @@
  * Tables of ept12 that nested guests may write: nobody reports that, so they are compared at every INVEPT. What may be
  * written is known by region and only ever grows, until it is looked at as a whole and forgotten where it has ended.
  */
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "ept-cache/table.h"
 
 #define LIMIT_LAST (1u << 20)

@@ -3,7 +3,7 @@
  */
 #include "ept-cache/compose.h"
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "core/lib/vmx.h"
 
 /* Bits of an entry that refers to a table, below its address: SDM 3, "Format of an EPT PML4 Entry" and the two after it. */

@@ -7,10 +7,10 @@
 #define STRATA_EPT02_H
 
 #include "core/memory/ept.h"
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "core/lib/types.h"
 #include "core/lib/vmx.h"
-#include "core/memory/watch.h"
+#include "core/cpu/watch.h"
 #include "ept-cache/history.h"
 #include "ept-cache/walk.h"
 #include "ept-cache/writable.h"

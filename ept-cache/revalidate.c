@@ -3,7 +3,7 @@
  * were read last are compared; only entries that differ are composed again; the processor is told only if something
  * shrank or moved. What was mapped before is mapped again at once.
  */
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "ept-cache/table.h"
 
 #define WRITTEN_BATCH 32 /* reports taken at once */

@@ -5,7 +5,7 @@
 #include "ept-cache/walk.h"
 
 #include "core/memory/ept01.h"
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #define ADDRESS_BITS 48 /* of a guest-physical address in a 4-level walk */
 /* Pieces of ept01 that ept01_uniform looks at: a 1-GiB range in 2-MiB pages, of which one is in 4-KiB pages. */

@@ -1,6 +1,6 @@
 /*
  * Bitmaps of vmcs02 that are Strata's wants and the guest hypervisor's together: an access exits if either says so. Merged again only
- * when the guest hypervisor's page may have been written (core/memory/watch.h, ept-cache/writable.h); where that cannot be known, at
+ * when the guest hypervisor's page may have been written (core/cpu/watch.h, ept-cache/writable.h); where that cannot be known, at
  * every entry.
  */
 #include "core/cpu/machine.h"

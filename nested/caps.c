@@ -6,7 +6,7 @@
 #include "nested/caps.h"
 
 #include "core/memory/ept.h"
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #define PIN_OFFERED (PIN_EXTERNAL_INTR | PIN_NMI | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER | PIN_POSTED_INTR)
 

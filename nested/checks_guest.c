@@ -3,7 +3,7 @@
  * link pointer ("Checks on Guest Non-Register State"), which in vmcs02 is not vmcs12's. Pure.
  * PDPTEs are checked where they are loaded.
  */
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "nested/checks_rules.h"
 
 #define LINK_POINTER_NONE (~0ull)

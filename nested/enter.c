@@ -112,7 +112,7 @@ static void merge_ept(struct cpu *cpu, struct nested_slot *slot)
         vmwrite(EPTP, slot->root->eptp02);
     } else {
         slot->root = NULL;
-        vmwrite(EPTP, ept01_eptp(&machine.ept01));
+        vmwrite(EPTP, ept01_eptp(&memory01.ept01));
         watch_unlogged();
     }
 }

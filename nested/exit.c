@@ -9,7 +9,7 @@
 #include "core/guest/lapic_store.h"
 #include "core/cpu/machine.h"
 #include "core/guest/msr.h"
-#include "core/boot/start.h"
+#include "core/guest/start.h"
 #include "core/upcall.h"
 #include "nested/nested.h"
 

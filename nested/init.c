@@ -32,8 +32,8 @@ const char *nested_init(void *shared)
         .revision = (uint32_t)(vmx_caps_msr(&machine.hw, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK),
     };
     vmcs12_configure(&config);
-    nested_vmread_bitmap = pool_alloc(&machine.pool);
-    nested_vmwrite_bitmap = pool_alloc(&machine.pool);
+    nested_vmread_bitmap = pool_alloc(&memory01.pool);
+    nested_vmwrite_bitmap = pool_alloc(&memory01.pool);
     if (!nested_vmread_bitmap.v || !nested_vmwrite_bitmap.v)
         return "no memory for the VMREAD and VMWRITE bitmaps";
     vmcs12_bitmaps(&nested_caps, hpa_ptr(nested_vmread_bitmap), hpa_ptr(nested_vmwrite_bitmap));
@@ -59,7 +59,7 @@ void nested_cpu_init(struct cpu *cpu)
     init_slots(cpu, n);
     n->vmxon.v = VMCS12_NONE;
     struct ept02_config config = {
-        .ept01_root = machine.ept01.root,
+        .ept01_root = memory01.ept01.root,
         .maxphyaddr = machine.hw.maxphyaddr,
         .hw_ept_caps = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID),
         .offered_ept_caps = vmx_caps_msr(&nested_caps, MSR_VMX_EPT_VPID),

@@ -58,10 +58,10 @@ HOST_DOUBLES := $(filter-out $(HOST_TESTS) tests/host/machine/memory,$(HOST_FILE
 FUZZ_DOUBLES := $(filter-out %_cmocka,$(HOST_DOUBLES))
 
 # Sets of sources. machine: all of Strata that a fake machine can run; what ends in hardware or in text has doubles.
-SET_machine := tests/host/machine/fake_hw tests/host/machine/memory core/boot/start core/lib/page_pool \
-	$(filter-out core/boot/% core/lib/% core/cpu/cpu core/cpu/panic core/cpu/trap core/cpu/vmx_require core/cpu/vmxon \
-	core/guest/cpuid core/guest/reset core/guest/task% core/memory/paging,$(C_FILES:.c=))
-SET_ept-cache := $(basename $(wildcard ept-cache/*.c)) core/memory/ept01 core/memory/mtrr core/lib/page_pool
+SET_machine := tests/host/machine/fake_hw tests/host/machine/memory \
+	$(filter-out core/boot/% core/lib/% core/cpu/cpu core/cpu/panic_page core/cpu/trap core/cpu/vmx_require core/cpu/vmxon \
+	core/guest/counter_report core/guest/cpuid core/guest/reset core/guest/task% core/memory/paging,$(C_FILES:.c=))
+SET_ept-cache := $(basename $(wildcard ept-cache/*.c)) core/memory/ept01 core/memory/mtrr core/memory/page_pool
 SET_checks := $(basename $(wildcard nested/checks*.c)) core/cpu/vmx_caps core/cpu/vmcs_fields
 
 # What the first comment of a file names, and the sources that it means, without ".c".

@@ -5,7 +5,7 @@
  */
 #include "core/boot/acpi.h"
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #define EBDA_SEGMENT_POINTER 0x40e /* BIOS data area: real-mode segment of the extended BIOS data area */
 #define EBDA_SEARCHED KIB

@@ -6,7 +6,7 @@
 #include "core/lib/asm.h"
 #include "core/lib/format.h"
 #include "core/cpu/machine.h"
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 _Static_assert(LOW_E820_MAX *E820_ENTRY_OLD_SIZE < LOW_PAGE_SIZE, "the list fits the page");
 
@@ -56,13 +56,13 @@ bool lowpage_hook_int15(void)
 {
     struct low_page *low = low_page();
     static struct e820_entry list[LOW_E820_MAX];
-    unsigned n = memmap_e820(&machine.memmap, machine.low_page, list, LOW_E820_MAX);
+    unsigned n = memmap_e820(&memory01.memmap, machine.low_page, list, LOW_E820_MAX);
     if (!n)
         return false;
     for (unsigned i = 0; i < n; i++)
         memcpy((uint8_t *)low + low->e820_offset + i * E820_ENTRY_OLD_SIZE, &list[i], E820_ENTRY_OLD_SIZE);
     low->e820_count = (uint16_t)n;
-    struct int15_memory answers = memmap_int15(&machine.memmap);
+    struct int15_memory answers = memmap_int15(&memory01.memmap);
     low->e801_low_kib = answers.e801_low;
     low->e801_high_64k = answers.e801_high;
     low->ah88_kib = answers.h88;

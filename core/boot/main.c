@@ -11,11 +11,13 @@
 #include "core/lib/log.h"
 #include "core/boot/lowpage.h"
 #include "core/cpu/machine.h"
+#include "core/cpu/panic_page.h"
+#include "core/lib/panic.h"
 #include "core/boot/main.h"
 #include "core/guest/msr.h"
 #include "core/boot/multiboot2.h"
 #include "core/memory/paging.h"
-#include "core/boot/start.h"
+#include "core/boot/wake.h"
 #include "core/cpu/trap.h"
 #include "core/upcall.h"
 #include "core/cpu/vmcs01.h"
@@ -71,7 +73,7 @@ static void read_boot_info(const void *info)
         refuse("the boot loader's multiboot2 information is damaged");
     if (!boot.has_memory_map)
         refuse("the boot loader gives no memory map");
-    machine.memmap = boot.memmap;
+    memory01.memmap = boot.memmap;
 }
 
 /* ACPI tables lie in what the memory map knows, or in the BIOS's megabyte. */
@@ -81,8 +83,8 @@ static const void *acpi_pointer(uint64_t phys, size_t size)
         return NULL;
     if (phys + size <= MIB)
         return hpa_ptr(hpa(phys));
-    for (uint32_t i = 0; i < machine.memmap.count; i++) {
-        const struct memmap_entry *e = &machine.memmap.entry[i];
+    for (uint32_t i = 0; i < memory01.memmap.count; i++) {
+        const struct memmap_entry *e = &memory01.memmap.entry[i];
         if (phys >= e->base && phys + size <= e->base + e->length)
             return hpa_ptr(hpa(phys));
     }
@@ -111,14 +113,14 @@ static void find_cpus(void)
 /* For all CPUs together. Page tables of 4-KiB pages take more. */
 static uint64_t shared_size(void)
 {
-    uint64_t small = machine.options.ept01 == EPT01_4K ? machine.ram_end / EPT_ENTRIES : 0;
+    uint64_t small = machine.options.ept01 == EPT01_4K ? memory01.ram_end / EPT_ENTRIES : 0;
     return SHARED_SIZE + align_up(small, PAGE_2M);
 }
 
 /* Chooses the memory that becomes Strata's and hides it from the guest's map. */
 static void place(const void *info)
 {
-    machine.ram_end = memmap_ram_end(&machine.memmap);
+    memory01.ram_end = memmap_ram_end(&memory01.memmap);
     uint64_t size = IMAGE_SIZE + shared_size() + found_cpus.count * CPU_SIZE;
     struct memmap_range avoid[MAX_BOOT_MODULES + 2] = {
         { MIB, (uint64_t)image_load + (uint64_t)(image_end - image_start) },
@@ -126,12 +128,12 @@ static void place(const void *info)
     };
     for (unsigned i = 0; i < boot.module_count; i++)
         avoid[2 + i] = (struct memmap_range){ boot.module[i].start, boot.module[i].end };
-    machine.hidden_start = memmap_place(&machine.memmap, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
-    if (!machine.hidden_start)
+    memory01.hidden_start = memmap_place(&memory01.memmap, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
+    if (!memory01.hidden_start)
         refuse("no free memory below 4 GiB for Strata (8 MiB and 2 MiB a CPU in one piece; with ept01=4k 2 MiB a GiB "
                "more)");
-    machine.hidden_end = machine.hidden_start + size;
-    if (!memmap_hide(&machine.memmap, machine.hidden_start, size))
+    memory01.hidden_end = memory01.hidden_start + size;
+    if (!memmap_hide(&memory01.memmap, memory01.hidden_start, size))
         refuse("the memory map has too many entries");
     memory_find_plain();
 }
@@ -139,11 +141,11 @@ static void place(const void *info)
 /* Moves the image to its place and onto Strata's own page tables. */
 static void move(void)
 {
-    hpa_t image = hpa(machine.hidden_start);
+    hpa_t image = hpa(memory01.hidden_start);
     uint64_t shared = align_up(nested_shared_size(), PAGE_SIZE);
-    pool_add(&machine.pool, hpa(machine.hidden_start + IMAGE_SIZE + shared), shared_size() - shared);
-    uint64_t mapped = machine.ram_end > BOOT_MAP_END ? align_up(machine.ram_end, PAGE_1G) : BOOT_MAP_END;
-    machine.cr3 = paging_build(&machine.pool, image, mapped, machine.has_1g_pages);
+    pool_add(&memory01.pool, hpa(memory01.hidden_start + IMAGE_SIZE + shared), shared_size() - shared);
+    uint64_t mapped = memory01.ram_end > BOOT_MAP_END ? align_up(memory01.ram_end, PAGE_1G) : BOOT_MAP_END;
+    machine.cr3 = paging_build(&memory01.pool, image, mapped, machine.has_1g_pages);
     if (!machine.cr3)
         refuse("the machine has more memory than Strata can map without 1-GiB pages");
     image_moved(image);
@@ -153,7 +155,7 @@ static void move(void)
 static void make_cpus(void)
 {
     for (unsigned i = 0; i < found_cpus.count; i++) {
-        uint64_t start = machine.hidden_start + IMAGE_SIZE + shared_size() + i * CPU_SIZE;
+        uint64_t start = memory01.hidden_start + IMAGE_SIZE + shared_size() + i * CPU_SIZE;
         struct cpu *cpu = hpa_ptr(hpa(start));
         uint64_t nested = align_up(sizeof(*cpu), PAGE_SIZE), own = nested + align_up(nested_cpu_size(), PAGE_SIZE);
         memset(cpu, 0, own);
@@ -167,23 +169,23 @@ static void make_cpus(void)
 
 static void read_mtrrs(void)
 {
-    machine.has_mtrr = hw_cpuid(1, 0).edx & CPUID1_EDX_MTRR;
+    memory01.has_mtrr = hw_cpuid(1, 0).edx & CPUID1_EDX_MTRR;
     uint64_t value = 0;
-    mtrr_init(&machine.mtrr, machine.has_mtrr ? hw_rdmsr(MSR_MTRRCAP) : 0, machine.hw.maxphyaddr);
-    if (!machine.has_mtrr)
+    mtrr_init(&memory01.mtrr, memory01.has_mtrr ? hw_rdmsr(MSR_MTRRCAP) : 0, machine.hw.maxphyaddr);
+    if (!memory01.has_mtrr)
         return;
     for (uint32_t msr = MSR_MTRR_PHYSBASE0; msr <= MSR_MTRR_DEF_TYPE; msr++)
-        if (mtrr_is_msr(msr) && mtrr_read(&machine.mtrr, msr, &value) && hw_rdmsr_try(msr, &value))
-            mtrr_write(&machine.mtrr, msr, value);
-    mtrr_commit(&machine.mtrr);
+        if (mtrr_is_msr(msr) && mtrr_read(&memory01.mtrr, msr, &value) && hw_rdmsr_try(msr, &value))
+            mtrr_write(&memory01.mtrr, msr, value);
+    mtrr_commit(&memory01.mtrr);
 }
 
 /* What of memory the guest sees, and which of its MSR accesses exit. */
 static void make_guest_view(void)
 {
-    machine.junk = pool_alloc(&machine.pool);
-    machine.msr_bitmap01 = pool_alloc(&machine.pool);
-    memset(hpa_ptr(machine.junk), 0xff, PAGE_SIZE);
+    memory01.junk = pool_alloc(&memory01.pool);
+    machine.msr_bitmap01 = pool_alloc(&memory01.pool);
+    memset(hpa_ptr(memory01.junk), 0xff, PAGE_SIZE);
     msr_bitmap_init(hpa_ptr(machine.msr_bitmap01));
     read_mtrrs();
     struct ept01_config config = {
@@ -191,13 +193,13 @@ static void make_guest_view(void)
         .pages_1g = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_1G,
         .small = machine.options.ept01 == EPT01_4K,
         .accessed_dirty = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_AD,
-        .hidden = { { machine.hidden_start, machine.hidden_end } },
-        .junk = machine.junk,
-        .mtrr = &machine.mtrr,
-        .top = machine.ram_end,
-        .pool = &machine.pool,
+        .hidden = { { memory01.hidden_start, memory01.hidden_end } },
+        .junk = memory01.junk,
+        .mtrr = &memory01.mtrr,
+        .top = memory01.ram_end,
+        .pool = &memory01.pool,
     };
-    if (!ept01_init(&machine.ept01, &config))
+    if (!ept01_init(&memory01.ept01, &config))
         refuse("the memory types of this machine need more EPT tables than there is room for");
 }
 
@@ -221,6 +223,7 @@ void main_bsp(const void *info)
     place(info);
     move();
 
+    panic_show(panic_page);
     trap_init();
     make_cpus();
     cpu_load(cpus[0]);
@@ -228,19 +231,19 @@ void main_bsp(const void *info)
     if (!lowpage_take())
         panic("no conventional memory (40:13h)");
     lowpage_message(early_messages);
-    void *shared = hpa_ptr(hpa(machine.hidden_start + IMAGE_SIZE));
+    void *shared = hpa_ptr(hpa(memory01.hidden_start + IMAGE_SIZE));
     memset(shared, 0, nested_shared_size());
     const char *failure = nested_init(shared);
     if (!failure)
-        failure = start_cpus();
+        failure = wake_cpus();
     if (!failure)
         failure = vmxon_cpu(cpus[0]);
     if (failure)
         refuse(failure);
     if (!lowpage_hook_int15())
         refuse("the memory map has too many entries");
-    log_info("started, %u CPUs, memory 0x%llx-0x%llx", cpu_count, (unsigned long long)machine.hidden_start,
-             (unsigned long long)machine.hidden_end - 1);
+    log_info("started, %u CPUs, memory 0x%llx-0x%llx", cpu_count, (unsigned long long)memory01.hidden_start,
+             (unsigned long long)memory01.hidden_end - 1);
 
     struct low_page *low = hpa_ptr(hpa(machine.low_page));
     vmcs01_create(cpus[0]);

@@ -4,7 +4,7 @@
  */
 #include "core/boot/multiboot2.h"
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #define TAG_ALIGN 8
 

@@ -9,7 +9,7 @@
 #include "core/lib/counters.h"
 #include "core/lib/hw.h"
 #include "core/lib/limits.h"
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "core/lib/types.h"
 #include "core/cpu/vmcs_fields.h"
 #include "core/lib/x86.h"
@@ -53,8 +53,8 @@ struct cpu {
     const char *failure;             /* why this CPU could not start VMX (state CPU_FAILED) */
     struct watch_log *watch_log;     /* what the processor logs of writes to watched pages; NULL: it does not */
     uint32_t state;                  /* enum cpu_state; read by other CPUs with __atomic */
-    uint64_t flush_epoch;            /* machine.flush_epoch when this CPU last invalidated ept01; read by other CPUs */
-    uint32_t ept01_content;          /* machine.ept01_content as this CPU's ept02 knows it */
+    uint64_t flush_epoch;            /* memory01.flush_epoch when this CPU last invalidated ept01; read by other CPUs */
+    uint32_t ept01_content;          /* memory01.ept01_content as this CPU's ept02 knows it */
     bool waits_in_nested; /* entered a nested guest that waits for a SIPI: executes nothing; read by other CPUs */
     bool smi_blocked;     /* exits on this CPU save "blocking by SMI": see start_handle_sipi */
     bool nmi_virtual;     /* vmcs01 has NMI exiting and NMI-window exiting on: an NMI waits for its window */
@@ -82,6 +82,13 @@ void cpu_load(struct cpu *cpu);
 #define vmwrite_sure(name, value) hw_vmwrite_sure(VMCS_##name, (value))
 
 static inline void count(struct cpu *cpu, unsigned counter) { cpu->counters[counter]++; }
+
+/* enum cpu_state, as other CPUs see it and set it. */
+static inline uint32_t cpu_state(const struct cpu *cpu) { return __atomic_load_n(&cpu->state, __ATOMIC_ACQUIRE); }
+static inline void cpu_set_state(struct cpu *cpu, enum cpu_state state)
+{
+    __atomic_store_n(&cpu->state, state, __ATOMIC_RELEASE);
+}
 
 /* Makes vmcs current on this processor. */
 static inline void vmcs_load(struct cpu *cpu, struct vmcs *vmcs)

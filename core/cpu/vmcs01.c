@@ -81,7 +81,7 @@ static void write_controls(void)
     vmwrite(CR4_MASK, vmcs01_cr4_mask());
     vmwrite(VPID, VPID01);
     vmwrite(MSR_BITMAP, machine.msr_bitmap01.v);
-    vmwrite(EPTP, ept01_eptp(&machine.ept01));
+    vmwrite(EPTP, ept01_eptp(&memory01.ept01));
     vmwrite(TSC_OFFSET, 0);
     if (machine.hw.offered[CAP_XSAVES])
         vmwrite(XSS_EXITING_BITMAP, 0);

@@ -4,7 +4,7 @@
 #include "core/cpu/vmx_probe.h"
 
 #include "core/lib/hw.h"
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "core/lib/x86.h"
 
 #define CPUID_EXTENDED_MAX 0x80000000

@@ -5,12 +5,12 @@
 #define STRATA_WATCH_LOG_H
 
 #include "core/cpu/cpu.h"
-#include "core/memory/watch.h"
+#include "core/cpu/watch.h"
 
 /* Turns logging on for this CPU's vmcs01, which is current, where the processor has it. */
 void watch_cpu_init(struct cpu *cpu);
 /* The log is full: exit reason 62. vmcs01 is current. */
-void watch_handle_full(struct cpu *cpu, uint32_t reason);
+void watch_log_full(struct cpu *cpu);
 /* From now on some CPU writes through ept01 without logging (a vmcs02 without EPT in vmcs12): dirty flags are read instead. */
 void watch_unlogged(void);
 

@@ -3,7 +3,7 @@
  */
 #include "core/guest/cpuid.h"
 
-#include "core/lib/counters.h"
+#include "core/guest/counter_report.h"
 #include "core/cpu/cpu.h"
 #include "core/guest/dispatch.h"
 #include "core/lib/log.h"

@@ -70,6 +70,13 @@ static void handle_exception(struct cpu *cpu, uint32_t reason)
     guest_redeliver(cpu);
 }
 
+static void handle_pml_full(struct cpu *cpu, uint32_t reason)
+{
+    (void)reason;
+    watch_log_full(cpu);
+    guest_redeliver(cpu);
+}
+
 static exit_handler *const handlers[REASON_COUNT] = {
     [REASON_exception_nmi] = handle_exception,
     [REASON_triple_fault] = handle_triple_fault,
@@ -99,13 +106,13 @@ static exit_handler *const handlers[REASON_COUNT] = {
     [REASON_xsetbv] = handle_xsetbv,
     [REASON_vmfunc] = handle_undefined,
     [REASON_encls] = handle_undefined,
-    [REASON_pml_full] = watch_handle_full,
+    [REASON_pml_full] = handle_pml_full,
 };
 
 /* Before any entry: what other CPUs (or this one) changed of ept01 is taken notice of. */
 static bool ready(struct cpu *cpu)
 {
-    if (cpu->flush_epoch != machine.flush_epoch)
+    if (cpu->flush_epoch != memory01.flush_epoch)
         ept01_catch_up(cpu);
     return cpu->current->launched;
 }

@@ -10,21 +10,14 @@
 #include "core/guest/lapic_store.h"
 #include "core/lib/log.h"
 #include "core/cpu/machine.h"
-#include "core/boot/start.h"
 #include "core/upcall.h"
 #include "core/cpu/watch_log.h"
 
-void ept01_announce_change(void)
-{
-    __atomic_add_fetch(&machine.ept01_content, 1, __ATOMIC_RELEASE);
-    __atomic_add_fetch(&machine.flush_epoch, 1, __ATOMIC_RELEASE);
-}
-
 void ept01_catch_up(struct cpu *cpu)
 {
-    uint64_t epoch = __atomic_load_n(&machine.flush_epoch, __ATOMIC_ACQUIRE);
-    uint32_t content = __atomic_load_n(&machine.ept01_content, __ATOMIC_ACQUIRE);
-    hw_invept(INVEPT_SINGLE, ept01_eptp(&machine.ept01));
+    uint64_t epoch = __atomic_load_n(&memory01.flush_epoch, __ATOMIC_ACQUIRE);
+    uint32_t content = __atomic_load_n(&memory01.ept01_content, __ATOMIC_ACQUIRE);
+    hw_invept(INVEPT_SINGLE, ept01_eptp(&memory01.ept01));
     if (content != cpu->ept01_content)
         nested_ept01_changed(cpu);
     cpu->ept01_content = content;
@@ -35,30 +28,30 @@ void ept01_catch_up(struct cpu *cpu)
 static bool all_caught_up(void)
 {
     for (unsigned i = 0; i < cpu_count; i++)
-        if (__atomic_load_n(&cpus[i]->flush_epoch, __ATOMIC_ACQUIRE) != machine.flush_epoch)
+        if (__atomic_load_n(&cpus[i]->flush_epoch, __ATOMIC_ACQUIRE) != memory01.flush_epoch)
             return false;
     return true;
 }
 
 bool ept01_make_present(struct cpu *cpu, gpa1_t addr)
 {
-    machine_lock();
-    if (machine.ept01.lazy_retired && all_caught_up())
-        ept01_recycle(&machine.ept01);
-    enum ept01_fill result = ept01_fill(&machine.ept01, addr);
+    memory_lock();
+    if (memory01.ept01.lazy_retired && all_caught_up())
+        ept01_recycle(&memory01.ept01);
+    enum ept01_fill result = ept01_fill(&memory01.ept01, addr);
     if (result == EPT01_FLUSH)
         ept01_announce_change(); /* the guest comes back until the other CPUs have invalidated, too */
-    machine_unlock();
+    memory_unlock();
     count(cpu, COUNT_EPT01_FILL);
     return result == EPT01_FILLED || result == EPT01_FLUSH || watch_write_fault(addr);
 }
 
 static void lapic_open(uint32_t perm)
 {
-    machine_lock();
-    ept01_protect(&machine.ept01, gpa1(lapic_page()), perm);
-    machine_unlock();
-    hw_invept(INVEPT_SINGLE, ept01_eptp(&machine.ept01));
+    memory_lock();
+    ept01_protect(&memory01.ept01, gpa1(lapic_page()), perm);
+    memory_unlock();
+    hw_invept(INVEPT_SINGLE, ept01_eptp(&memory01.ept01));
 }
 
 /*

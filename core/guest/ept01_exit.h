@@ -6,11 +6,7 @@
 
 #include "core/cpu/cpu.h"
 
-/*
- * After an entry of ept01 lost a right, moved or changed type (machine_lock is held): every CPU invalidates before it enters its
- * guest again, this one at the end of this exit, the others at the end of their next one.
- */
-void ept01_announce_change(void);
+/* This CPU takes notice of what was announced (ept01_announce_change): invalidates, and has ept02 looked at again. */
 void ept01_catch_up(struct cpu *cpu);
 
 /* Makes addr accessible if the guest may have it. False: a store to the watched xAPIC page (or nothing can be mapped). */

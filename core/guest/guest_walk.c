@@ -5,7 +5,7 @@
  */
 #include "core/guest/guest_walk.h"
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #define PTE_P BIT(0)
 #define PTE_RW BIT(1)

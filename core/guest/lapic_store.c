@@ -7,7 +7,7 @@
 #include "core/guest/guest.h"
 #include "core/cpu/lapic.h"
 #include "core/cpu/machine.h"
-#include "core/boot/start.h"
+#include "core/guest/start.h"
 #include "core/guest/store_decode.h"
 #include "core/cpu/watch_log.h"
 

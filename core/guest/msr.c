@@ -9,7 +9,7 @@
 #include "core/guest/guest.h"
 #include "core/cpu/lapic.h"
 #include "core/cpu/machine.h"
-#include "core/boot/start.h"
+#include "core/guest/start.h"
 #include "core/upcall.h"
 
 struct msr_range {
@@ -41,23 +41,23 @@ static bool ignore_write(uint32_t msr, uint64_t value)
 
 static bool mtrr_msr_read(uint32_t msr, uint64_t *value)
 {
-    machine_lock();
-    bool ok = machine.has_mtrr && mtrr_read(&machine.mtrr, msr, value);
-    machine_unlock();
+    memory_lock();
+    bool ok = memory01.has_mtrr && mtrr_read(&memory01.mtrr, msr, value);
+    memory_unlock();
     return ok;
 }
 
 static bool mtrr_msr_write(uint32_t msr, uint64_t value)
 {
-    machine_lock();
-    bool ok = machine.has_mtrr && mtrr_write(&machine.mtrr, msr, value);
-    if (ok && mtrr_pending(&machine.mtrr)) {
-        mtrr_commit(&machine.mtrr);
+    memory_lock();
+    bool ok = memory01.has_mtrr && mtrr_write(&memory01.mtrr, msr, value);
+    if (ok && mtrr_pending(&memory01.mtrr)) {
+        mtrr_commit(&memory01.mtrr);
         count((struct cpu *)hw_rdmsr(MSR_GS_BASE), COUNT_MTRR_APPLIED);
-        if (ept01_retype(&machine.ept01))
+        if (ept01_retype(&memory01.ept01))
             ept01_announce_change();
     }
-    machine_unlock();
+    memory_unlock();
     return ok;
 }
 

@@ -5,7 +5,7 @@
  */
 #include "core/guest/task.h"
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "core/guest/task_access.h"
 #include "core/guest/task_segments.h"
 #include "core/lib/vmx.h"

@@ -61,9 +61,5 @@ enum counter {
 void counter_name(unsigned index, char out[COUNTER_NAME_SIZE]);
 /* Name of a basic exit reason ("cpuid"), NULL for a number without one. */
 const char *exit_reason_name(unsigned reason);
-/* Sum over all CPUs (cpu < 0) or the value of one CPU. index < COUNTER_COUNT, cpu < number of CPUs. */
-uint64_t counter_read(unsigned index, int cpu);
-/* Prints the JSON line of this level: all counters that are not zero, as sums and by CPU. */
-void counters_print(uint32_t marker, uint64_t tsc);
 
 #endif

@@ -6,7 +6,7 @@
  * trap.c continues at `to`.
  */
 #include "core/lib/hw.h"
-#include "core/lib/mem.h"
+#include "core/lib/panic.h"
 
 #define FIXUP(where, to) ".pushsection .fixup_table, \"a\"\n .quad " where ", " to "\n .popsection\n"
 

@@ -5,7 +5,7 @@
 #include "core/lib/options.h"
 
 #include "core/lib/format.h"
-#include "core/lib/mem.h"
+#include "core/lib/string.h"
 #include "core/lib/text.h"
 
 #define COMPLAINT_SIZE 240

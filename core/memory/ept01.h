@@ -10,7 +10,7 @@
 #define STRATA_EPT01_H
 
 #include "core/memory/ept.h"
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "core/memory/memmap.h"
 #include "core/memory/mtrr.h"
 #include "core/lib/types.h"

@@ -5,7 +5,7 @@
  */
 #include "core/memory/memmap.h"
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #define CONVENTIONAL_END (640 * KIB)
 #define EXTENDED_START (1 * MIB)

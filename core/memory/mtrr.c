@@ -4,7 +4,7 @@
  */
 #include "core/memory/mtrr.h"
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "core/lib/x86.h"
 
 #define FIXED_END (1 * MIB)

@@ -4,7 +4,7 @@
 #ifndef STRATA_PAGING_H
 #define STRATA_PAGING_H
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 /*
  * Maps all memory up to `end` at its physical address (not executable but for the first 2 MiB, where CPUs start) and the

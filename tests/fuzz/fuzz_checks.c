@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "nested/caps.h"
 #include "nested/checks.h"
 #include "tests/host/nested/entry_model.h"

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "tests/fuzz/fuzz.h"
 
 #define MEMORY_MAX (4 * PAGE_SIZE)

@@ -64,7 +64,7 @@ static uint64_t *l3_values(void)
 static bool of_guest_or_nobody(uint64_t address)
 {
     return address % PAGE_SIZE == 0 &&
-           ((address >= NESTED_MACHINE_START && address < GUEST_END) || address == machine.junk.v);
+           ((address >= NESTED_MACHINE_START && address < GUEST_END) || address == memory01.junk.v);
 }
 
 static void check_controls(const uint64_t *values, const struct nested_slot *slot)
@@ -89,7 +89,7 @@ static void check_controls(const uint64_t *values, const struct nested_slot *slo
     uint64_t root = values[FIELD_EPTP] & EPT_ADDR_MASK;
     fuzz_check(root >= HIDDEN_START && root < NESTED_MACHINE_END);
     fuzz_check(slot->root ? values[FIELD_EPTP] == slot->root->eptp02
-                          : values[FIELD_EPTP] == ept01_eptp(&machine.ept01));
+                          : values[FIELD_EPTP] == ept01_eptp(&memory01.ept01));
     if (values[FIELD_PROC_CONTROLS] & PROC_IO_BITMAPS)
         fuzz_check(of_guest_or_nobody(values[FIELD_IO_BITMAP_A]) && of_guest_or_nobody(values[FIELD_IO_BITMAP_B]));
     if (values[FIELD_PROC_CONTROLS] & PROC_TPR_SHADOW)
@@ -97,7 +97,7 @@ static void check_controls(const uint64_t *values, const struct nested_slot *slo
     if (values[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP)
         fuzz_check(values[FIELD_MSR_BITMAP] == slot->msr.page.v);
     /* Another value than one of guest memory is never compared equal: ept02 maps nothing of Strata's. */
-    fuzz_check(ept01_lookup(machine.ept01.root, gpa1(CANARY)).base == machine.junk.v);
+    fuzz_check(ept01_lookup(memory01.ept01.root, gpa1(CANARY)).base == memory01.junk.v);
 }
 
 static void check_bitmap(const struct nested_slot *slot, const uint64_t *values)

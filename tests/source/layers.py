@@ -1,7 +1,9 @@
 """Who may include whom, what stands at the top, and what a reader may rely on finding."""
 
 import re
+from pathlib import Path
 
+import machinecode
 from tree import FOLDERS, TEST_FOLDERS
 
 TOP_LEVEL = {"Makefile", *FOLDERS, "bench", "tests", "README.md", "LICENSE", "docs", "build"}
@@ -15,6 +17,11 @@ MAY_INCLUDE = {
 }
 # Folders of tests/host besides the hypervisor's own: the fake machine, and what all tests use.
 TEST_ROOMS = {"machine", "support"}
+# The rooms of core, from the ground up: each may include those before it. Folders above core include all but the last.
+ROOMS = ("lib", "memory", "cpu", "guest", "boot")
+UPCALL, UPCALL_ROOMS = "core/upcall.h", ("guest", "boot")
+# The processor itself comes up by these: a VM exit, and the boot loader's jump to Strata.
+WAYS_UP = {"core/cpu/exit.S": {"exit_dispatch", "entry_instruction_failed", "entry_inject_pending"}}
 FREESTANDING = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h", "limits.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
@@ -27,6 +34,63 @@ def top_level(tree):
     """the top level holds what the design says, and dotfiles"""
     return [f"{path.name}: not part of the layout" for path in sorted(tree.top.iterdir())
             if path.name not in TOP_LEVEL and not path.name.startswith(".")]
+
+
+def room_of(path):
+    """Height of a file's room; upcall.h and the folders above core are above the rooms that they may look into."""
+    parts = path.split("/")
+    return ROOMS.index(parts[1]) if parts[0] == "core" and len(parts) > 2 else len(ROOMS)
+
+
+def rooms(tree):
+    """rooms of core include only lower ones, upcall.h is for those that call up, nobody above core looks into core/boot"""
+    problems = [f"core/{path.name}: core has the rooms {', '.join(ROOMS)} and upcall.h" for path in (tree.top / "core").iterdir()
+                if path.name not in (*ROOMS, Path(UPCALL).name)]
+    for path in map(str, tree.files(FOLDERS, ".c", ".h", ".S", ".def")):
+        own = room_of(path)
+        for kind, name in INCLUDE.findall(tree.read(path)):
+            if kind == "<" or not name.startswith("core/"):
+                continue
+            if name == UPCALL:
+                if own < len(ROOMS) and ROOMS[own] not in UPCALL_ROOMS:
+                    problems.append(f"{path}: a file of core/{ROOMS[own]} may not call up ({name})")
+            elif room_of(name) > own or (own == len(ROOMS) and name.startswith(f"core/{ROOMS[-1]}/")):
+                problems.append(f"{path}: may not include {name}, which lies higher")
+    return problems
+
+
+def asm_object(tree, path):
+    return tree.object_of(path).with_suffix(".S.o")
+
+
+def room_symbols(tree):
+    """what a file calls or reads is defined in its own room, a lower one, or declared in upcall.h"""
+    problems = tree.missing("gcc", "nm")
+    if problems:
+        return problems
+    asm = tree.files(FOLDERS, ".S")
+    for path in asm:
+        out = asm_object(tree, path)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        status, _, errors = tree.call(["gcc", "-I.", "-c", "-o", out, path])
+        if status:
+            problems.append(f"{path}: {errors.strip()}")
+    objects = {path: tree.object_of(path) for path in tree.image_c} | {path: asm_object(tree, path) for path in asm}
+    tables = {str(path): machinecode.symbols(tree, out) for path, out in objects.items() if out.is_file()}
+    home = {name: path for path, (defined, _) in tables.items() for name in defined}
+    up = set(re.findall(r"\b(\w+)\(", tree.read(UPCALL)))
+    linker = tree.read("core/boot/strata.lds")
+    for path, (_, undefined) in tables.items():
+        for name in sorted(undefined - WAYS_UP.get(path, set())):
+            if name not in home:
+                if name != "_GLOBAL_OFFSET_TABLE_" and not re.search(rf"\b{name}\b", linker):
+                    problems.append(f"{path}: {name} is defined nowhere")
+            elif path.startswith("core/") and room_of(home[name]) > room_of(path):
+                if room_of(home[name]) < len(ROOMS) or name not in up:
+                    problems.append(f"{path}: uses {name} of {home[name]}, which lies higher")
+            elif home[name].split("/")[0] not in MAY_INCLUDE[path.split("/")[0]] and not path.startswith("core/"):
+                problems.append(f"{path}: uses {name} of {home[name]}, which it may not include")
+    return problems
 
 
 def includes(tree):
@@ -49,10 +113,10 @@ def includes(tree):
 
 def test_rooms(tree):
     """tests/host has the hypervisor's rooms, every file is in one, and no two tests have one name"""
-    rooms = {path.name for path in (tree.top / "core").iterdir() if path.is_dir()} | {*FOLDERS, *TEST_ROOMS} - {"core"}
+    allowed = {*ROOMS, *FOLDERS, *TEST_ROOMS} - {"core"}
     files = tree.files(("tests/host",), ".c", ".h")
     problems = [f"{path}: tests/host/{path.parent.relative_to('tests/host')} is no room of tests (there are "
-                f"{', '.join(sorted(rooms))})" for path in files if path.parent.parts[2:] not in {(room,) for room in rooms}]
+                f"{', '.join(sorted(allowed))})" for path in files if path.parent.parts[2:] not in {(room,) for room in allowed}]
     names = [path.name for path in files if path.name.startswith("test_")]
     return problems + [f"tests/host: {name} is there twice" for name in sorted(set(names)) if names.count(name) > 1]
 

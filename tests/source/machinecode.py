@@ -7,7 +7,7 @@ from tree import FOLDERS
 
 HARDWARE_FILE = Path("core/lib/hw.c")
 PURE_LIST = Path("tests/source/pure.list")
-# The services of core/lib/mem.h.
+# The services of core/memory/mem.h.
 PURE_MAY_CALL = {"memcpy", "memset", "memcmp", "panic", "hpa_ptr", "gpa1_ptr", "pool_alloc", "pool_free"}
 # Privileged, or for the fake machine to answer (CPUID, RDTSC, XGETBV). Mnemonics as the disassembler and asm() have them.
 PRIVILEGED = re.compile(
@@ -86,22 +86,22 @@ def pure_list(tree):
                    if path not in listed and re.search(r"\bPure\b", tree.read(path).split("*/")[0])]
 
 
-def symbols(tree, path):
+def symbols(tree, out):
     """(defined, undefined) names of an object."""
-    _, text, _ = tree.call(["nm", tree.object_of(path)])
+    _, text, _ = tree.call(["nm", out])
     entries = [line.split() for line in text.splitlines()]
     undefined = {entry[-1] for entry in entries if entry[-2] == "U"}
     return {entry[-1] for entry in entries} - undefined, undefined
 
 
 def pure_symbols(tree):
-    """pure files call the services of core/lib/mem.h and each other, nothing else"""
+    """pure files call the services of core/memory/mem.h and each other, nothing else"""
     problems = tree.missing("nm")
     if problems:
         return problems
     files = [path for path in pure_files(tree) if (tree.top / path).is_file()]
     missing = [f"{path}: was not compiled" for path in files if not tree.object_of(path).is_file()]
-    tables = {path: symbols(tree, path) for path in files if tree.object_of(path).is_file()}
+    tables = {path: symbols(tree, tree.object_of(path)) for path in files if tree.object_of(path).is_file()}
     known = PURE_MAY_CALL.union(*(defined for defined, _ in tables.values()))
     return missing + [f"{path}: uses {name}" for path, (_, undefined) in tables.items()
                       for name in sorted(undefined - known)]

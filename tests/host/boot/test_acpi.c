@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "tests/host/support/support.h"
 
 #define ARENA (2 * MIB)

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #define EPT01_AT (512 * KIB)
 #define WIDTH 40

@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "ept-cache/table.h"
 #include "tests/host/ept-cache/ept_oracle.h"
-#include "tests/host/memory/fake_watch.h"
+#include "tests/host/cpu/fake_watch.h"
 #include "tests/host/support/support.h"
 
 #define TABLES_AT (64 * KIB)

@@ -1,4 +1,4 @@
-/* sources: ept-cache/compose.c ept-cache/history.c ept-cache/writable.c core/lib/page_pool.c */
+/* sources: ept-cache/compose.c ept-cache/history.c ept-cache/writable.c core/memory/page_pool.c */
 /*
  * The arithmetic below ept02: every rule for ept12 entries broken once, memory types and access combined exhaustively,
  * exit qualifications, the history of touched regions, the maps of writable memory.

@@ -13,7 +13,7 @@
 #include "core/lib/hw.h"
 #include "ept-cache/table.h"
 #include "tests/host/ept-cache/ept_world.h"
-#include "tests/host/memory/fake_watch.h"
+#include "tests/host/cpu/fake_watch.h"
 
 #define WB (MEMTYPE_WB << EPT_MEMTYPE_SHIFT)
 #define UC 0

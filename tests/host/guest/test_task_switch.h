@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "core/guest/task.h"
 #include "core/lib/vmx.h"
 #include "tests/host/support/support.h"

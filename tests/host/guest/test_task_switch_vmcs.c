@@ -14,7 +14,7 @@
 #include "core/guest/guest.h"
 #include "core/guest/lapic_store.h"
 #include "core/lib/log.h"
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "tests/host/machine/fake_hw.h"
 #include "tests/host/machine/sample_vmcs.h"
 #include "tests/host/support/support.h"

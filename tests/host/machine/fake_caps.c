@@ -2,7 +2,7 @@
  * The capabilities of fake processors, in the form that real ones report them.
  */
 #include "core/memory/ept.h"
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "tests/host/machine/fake_hw.h"
 
 /* Controls that were always 1 on the first processors ("default1"), and what of them the "true" MSRs let go. */

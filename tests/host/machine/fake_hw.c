@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "tests/host/machine/fake_vmcs.h"
 #include "tests/host/support/support.h"
 

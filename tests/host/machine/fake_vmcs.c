@@ -4,7 +4,7 @@
  */
 #include "tests/host/machine/fake_vmcs.h"
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "tests/host/machine/processor_checks.h"
 #include "tests/host/support/support.h"
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "tests/host/machine/nested_machine.h"
 #include "tests/host/support/support.h"
 

@@ -97,30 +97,30 @@ static void view_make(void)
     machine.has_1g_pages = true;
     machine.cr3 = HIDDEN_START;
     machine.cr4 = CR4_PAE | CR4_VMXE;
-    memmap_init(&machine.memmap);
-    memmap_add(&machine.memmap, NESTED_MACHINE_START, NESTED_MACHINE_END - NESTED_MACHINE_START, MEMMAP_RAM);
-    memmap_hide(&machine.memmap, HIDDEN_START, NESTED_MACHINE_END - HIDDEN_START);
-    machine.hidden_start = HIDDEN_START;
-    machine.hidden_end = NESTED_MACHINE_END;
-    machine.ram_end = GUEST_END;
+    memmap_init(&memory01.memmap);
+    memmap_add(&memory01.memmap, NESTED_MACHINE_START, NESTED_MACHINE_END - NESTED_MACHINE_START, MEMMAP_RAM);
+    memmap_hide(&memory01.memmap, HIDDEN_START, NESTED_MACHINE_END - HIDDEN_START);
+    memory01.hidden_start = HIDDEN_START;
+    memory01.hidden_end = NESTED_MACHINE_END;
+    memory01.ram_end = GUEST_END;
     memory_find_plain();
-    pool_add(&machine.pool, hpa(SHARED_POOL), SHARED_POOL_SIZE);
-    machine.junk = pool_alloc(&machine.pool);
-    memset(hpa_ptr(machine.junk), 0xff, PAGE_SIZE);
-    machine.msr_bitmap01 = pool_alloc(&machine.pool);
+    pool_add(&memory01.pool, hpa(SHARED_POOL), SHARED_POOL_SIZE);
+    memory01.junk = pool_alloc(&memory01.pool);
+    memset(hpa_ptr(memory01.junk), 0xff, PAGE_SIZE);
+    machine.msr_bitmap01 = pool_alloc(&memory01.pool);
     msr_bitmap_init(hpa_ptr(machine.msr_bitmap01));
-    mtrr_init(&machine.mtrr, 0, machine.hw.maxphyaddr);
+    mtrr_init(&memory01.mtrr, 0, machine.hw.maxphyaddr);
     struct ept01_config config = {
         .maxphyaddr = machine.hw.maxphyaddr,
         .pages_1g = true,
         .accessed_dirty = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_AD,
         .hidden = { { HIDDEN_START, NESTED_MACHINE_END } },
-        .junk = machine.junk,
-        .mtrr = &machine.mtrr,
-        .top = machine.ram_end,
-        .pool = &machine.pool,
+        .junk = memory01.junk,
+        .mtrr = &memory01.mtrr,
+        .top = memory01.ram_end,
+        .pool = &memory01.pool,
     };
-    if (!ept01_init(&machine.ept01, &config))
+    if (!ept01_init(&memory01.ept01, &config))
         panic("test: ept01");
 }
 
@@ -254,7 +254,7 @@ void nested_machine_exit_reason(uint64_t reason, uint64_t qualification)
 /* SDM 3, "Accessed and Dirty Flags for EPT", "Page-Modification Logging". */
 static uint64_t *ept01_entry(uint64_t gpa)
 {
-    uint64_t *entry = hpa_ptr(machine.ept01.root);
+    uint64_t *entry = hpa_ptr(memory01.ept01.root);
     for (int level = EPT_LEVELS;; level--) {
         entry += ept_index(gpa, level);
         if (ept_is_leaf(*entry, level))
@@ -279,13 +279,13 @@ static void log_page(uint64_t gpa)
 
 void nested_machine_wrote_unlogged(uint64_t gpa)
 {
-    if (machine.ept01.config.accessed_dirty)
+    if (memory01.ept01.config.accessed_dirty)
         *ept01_entry(gpa) |= EPT_DIRTY;
 }
 
 void nested_machine_wrote(uint64_t gpa)
 {
-    bool flags = machine.ept01.config.accessed_dirty;
+    bool flags = memory01.ept01.config.accessed_dirty;
     if (!(*ept01_entry(gpa) & EPT_W))
         nested_machine_exit(&(struct nested_exit_info){
             .reason = REASON_ept_violation, .qualification = EPT_QUAL_WRITE, .gpa = gpa, .linear = gpa });

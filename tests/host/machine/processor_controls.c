@@ -2,7 +2,7 @@
  * The rules of SDM 3, "Checks on VMX Controls", that Strata leaves to the processor, because all that they read is
  * in vmcs02 as it is in vmcs12: CR3 targets, TPR threshold, TSC multiplier and event injection.
  */
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "nested/checks_rules.h"
 #include "tests/host/machine/processor_checks.h"
 

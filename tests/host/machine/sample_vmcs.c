@@ -4,7 +4,7 @@
 #include "tests/host/machine/sample_vmcs.h"
 
 #include "core/memory/ept.h"
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "tests/host/machine/fake_hw.h"
 #include "tests/host/support/support.h"
 

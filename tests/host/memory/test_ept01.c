@@ -1,4 +1,4 @@
-/* sources: core/memory/ept01.c core/memory/mtrr.c core/lib/page_pool.c */
+/* sources: core/memory/ept01.c core/memory/mtrr.c core/memory/page_pool.c */
 /*
  * ept01 against its model (ept01_model.h), and the states that processors can see in between.
  */

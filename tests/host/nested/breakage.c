@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "tests/host/machine/processor_checks.h"
 
 static void edit_apply(struct sample_vmcs *sample, const struct edit *edit)

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #define MSR(number) v->caps->msr[(number)-0x480]
 #define F(name) v->values[FIELD_##name]

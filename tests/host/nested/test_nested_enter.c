@@ -153,7 +153,7 @@ static void checks_fail_without_shadowing(void **state) { (void)state, checks_fa
 static bool guest_ram(uint64_t address) { return address >= NESTED_MACHINE_START && address < GUEST_END; }
 
 /* The page that an address of vmcs12 stands for: itself, or one that belongs to nobody. */
-static uint64_t translated(uint64_t address) { return guest_ram(address) ? address : machine.junk.v; }
+static uint64_t translated(uint64_t address) { return guest_ram(address) ? address : memory01.junk.v; }
 
 static uint64_t vpid_expected(void)
 {
@@ -199,7 +199,7 @@ static struct expectation soft_expected(enum vmcs_row row)
     case FIELD_APIC_ACCESS_ADDR: /* compared with, not accessed */
         return counts_if(proc2 & PROC2_VIRT_APIC_ACCESS, values[row]);
     case FIELD_EPTP:
-        return is(proc2 & PROC2_EPT ? nested_machine_slot()->root->eptp02 : ept01_eptp(&machine.ept01));
+        return is(proc2 & PROC2_EPT ? nested_machine_slot()->root->eptp02 : ept01_eptp(&memory01.ept01));
     case FIELD_VMCS_LINK_POINTER:
         return is(~0ull);
     case FIELD_EXIT_MSR_STORE_COUNT:
@@ -375,7 +375,7 @@ static void without_ept_vpid_or_secondary_controls(void **state)
     machine_make(&usual);
     V(PROC2_CONTROLS) = PROC2_VPID;
     enter_and_check(0);
-    assert_int_equal(in_vmcs02(FIELD_EPTP), ept01_eptp(&machine.ept01));
+    assert_int_equal(in_vmcs02(FIELD_EPTP), ept01_eptp(&memory01.ept01));
     V(PROC2_CONTROLS) = PROC2_EPT;
     enter_and_check(1);
     assert_int_equal(in_vmcs02(FIELD_VPID), 0xffff);
@@ -476,8 +476,8 @@ static void the_msr_bitmap_is_the_union(const struct nested_machine_config *conf
     expect_bitmap();
     nested_machine_exit_reason(REASON_cpuid, 0);
     msr_bitmap_release_icr(hpa_ptr(machine.msr_bitmap01));
-    machine.ept01_content++;
-    machine.flush_epoch++;
+    memory01.ept01_content++;
+    memory01.flush_epoch++;
     assert_int_equal(l2_enter(REASON_vmresume), VMX_OK);
     resume();
     expect_bitmap();

@@ -440,8 +440,8 @@ static void mtrrs_decide_types(void **state)
         vmcs12_sample(values);
         V(PROC_CONTROLS) |= PROC_MSR_BITMAP;
         start();
-        machine.has_mtrr = true;
-        mtrr_init(&machine.mtrr, cap, machine.hw.maxphyaddr);
+        memory01.has_mtrr = true;
+        mtrr_init(&memory01.mtrr, cap, machine.hw.maxphyaddr);
         fake_msr_set(MSR_GS_BASE, (uint64_t)nested_machine_cpu());
         assert_int_equal(type_given(region), MEMTYPE_UC);
         write_mtrr(nested, MSR_MTRR_DEF_TYPE, MTRR_DEF_E | MEMTYPE_WB);

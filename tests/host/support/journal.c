@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "core/lib/x86.h"
 #include "tests/host/support/support.h"
 

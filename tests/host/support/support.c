@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 static uint8_t *arena;
 static size_t arena_size;

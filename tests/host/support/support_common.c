@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #define PANIC_TEXT_SIZE 512
 

@@ -379,12 +379,12 @@ static void silence_is_cheap(void **state)
         run(0), run(1);
     while (watch_take(clients[0], answer, ANSWER));
     run(0), run(1);
-    uint64_t epoch = machine.flush_epoch;
+    uint64_t epoch = memory01.flush_epoch;
     fake_journal_clear();
     for (unsigned i = 0; i < 100; i++)
         assert_int_equal(watch_take(clients[0], answer, ANSWER), 0);
     assert_int_equal(fake_journal_size(), 0);
-    assert_int_equal(machine.flush_epoch, epoch);
+    assert_int_equal(memory01.flush_epoch, epoch);
 }
 
 int main(void)

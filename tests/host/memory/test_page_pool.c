@@ -1,8 +1,8 @@
-/* sources: core/lib/page_pool.c */
+/* sources: core/memory/page_pool.c */
 /*
  * The page pool hands out every page once, zeroed, and takes each back.
  */
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,11 +1,11 @@
 /*
- * A test double of core/memory/watch.h: a list of watched pages a client and what was written since. It can be made moody: then
+ * A test double of core/cpu/watch.h: a list of watched pages a client and what was written since. It can be made moody: then
  * it refuses a page or answers WATCH_UNKNOWN now and then.
  */
 #ifndef STRATA_FAKE_WATCH_H
 #define STRATA_FAKE_WATCH_H
 
-#include "core/memory/watch.h"
+#include "core/cpu/watch.h"
 
 #define FAKE_WATCH_CLIENTS 4
 

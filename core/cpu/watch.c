@@ -4,13 +4,12 @@
  * Whoever finds either clears the flag again and tells all clients through one ring of addresses.
  *
  * A CPU that has the page's translation cached as dirty sets no flag: after clearing one, all CPUs must invalidate before silence
- * means anything (machine.flush_epoch). Until then the page is "hot": reported whenever a client asks. The CPU that cleared it
+ * means anything (memory01.flush_epoch). Until then the page is "hot": reported whenever a client asks. The CPU that cleared it
  * invalidates before its guest runs again, and so does one that starts, so hot pages cost only while another CPU that was running has not
  * exited since.
  */
-#include "core/memory/watch.h"
+#include "core/cpu/watch.h"
 
-#include "core/guest/guest.h"
 #include "core/cpu/machine.h"
 #include "core/cpu/vmcs01.h"
 #include "core/cpu/watch_log.h"
@@ -65,7 +64,7 @@ static void unlock(void) { __atomic_store_n(&locked, 0, __ATOMIC_RELEASE); }
  * Processors without dirty flags have the page write-protected instead: the first write is an exit (watch_write_fault), so this is only for
  * pages that are written rarely, asked about one by one.
  */
-static bool has_flags(void) { return machine.ept01.config.accessed_dirty; }
+static bool has_flags(void) { return memory01.ept01.config.accessed_dirty; }
 static uint64_t dirty_bit(void) { return has_flags() ? EPT_DIRTY : EPT_W; }
 
 static uint16_t *bucket_of(uint64_t gpa) { return &hash[(gpa >> PAGE_SHIFT) % HASH]; }
@@ -83,8 +82,7 @@ static bool leaf_dirty(const struct watch_page *p) { return __atomic_load_n(p->l
 /* The CPU may be executing guest instructions. One that waits for a SIPI invalidates before it does. */
 static bool runs(const struct cpu *cpu)
 {
-    return __atomic_load_n(&cpu->state, __ATOMIC_ACQUIRE) == CPU_STARTED &&
-           !__atomic_load_n(&cpu->waits_in_nested, __ATOMIC_ACQUIRE);
+    return cpu_state(cpu) == CPU_STARTED && !__atomic_load_n(&cpu->waits_in_nested, __ATOMIC_ACQUIRE);
 }
 
 static bool others_run(void)
@@ -136,7 +134,7 @@ static void unheat(struct watch_page *p)
 static void arm(struct watch_page *p)
 {
     __atomic_and_fetch(p->leaf, ~dirty_bit(), __ATOMIC_ACQ_REL);
-    p->epoch = __atomic_add_fetch(&machine.flush_epoch, 1, __ATOMIC_ACQ_REL);
+    p->epoch = __atomic_add_fetch(&memory01.flush_epoch, 1, __ATOMIC_ACQ_REL);
     if (others_run())
         heat(p);
 }
@@ -214,9 +212,9 @@ static struct watch_page *reference(uint64_t gpa)
         i++;
     if (i == PAGES)
         return NULL;
-    machine_lock();
-    uint64_t *leaf = ept01_leaf(&machine.ept01, gpa1(gpa), PAGE_SIZE);
-    machine_unlock();
+    memory_lock();
+    uint64_t *leaf = ept01_leaf(&memory01.ept01, gpa1(gpa), PAGE_SIZE);
+    memory_unlock();
     if (!leaf)
         return NULL;
     if (i == pages_end)
@@ -253,7 +251,7 @@ struct watch_client *watch_client_new(void)
 bool watch_add(struct watch_client *client, gpa1_t page)
 {
     (void)client;
-    if (!memmap_is_ram(&machine.memmap, page.v))
+    if (!memmap_is_ram(&memory01.memmap, page.v))
         return false;
     lock();
     struct watch_page *p = reference(page.v & PAGE_MASK);
@@ -304,7 +302,7 @@ void watch_note_write(gpa1_t addr)
 
 struct watch_page *watch_page_get(gpa1_t page)
 {
-    if (!memmap_is_ram(&machine.memmap, page.v))
+    if (!memmap_is_ram(&memory01.memmap, page.v))
         return NULL;
     lock();
     struct watch_page *p = reference(page.v & PAGE_MASK);
@@ -374,12 +372,10 @@ void watch_cpu_init(struct cpu *cpu)
     logging = true;
 }
 
-void watch_handle_full(struct cpu *cpu, uint32_t reason)
+void watch_log_full(struct cpu *cpu)
 {
-    (void)reason;
     lock();
     drain_log(cpu->watch_log);
     log_restart(cpu->watch_log);
     unlock();
-    guest_redeliver(cpu);
 }

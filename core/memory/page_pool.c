@@ -3,7 +3,7 @@
  * Pure. A page comes out zeroed; nothing is known here about what pages are used for. A free page holds
  * nothing but the link, so it must not be one that the guest can write.
  */
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 static uint64_t *pool_link(hpa_t page) { return hpa_ptr(page); }
 

@@ -1,9 +1,10 @@
 /*
- * The last page that a broken invariant of Strata prints: level, CPU, current VMCS, exit information, the last exits.
+ * What a panic shows of its CPU: current VMCS, exit information, the last exits.
  */
+#include "core/cpu/panic_page.h"
+
 #include "core/cpu/cpu.h"
-#include "core/lib/format.h"
-#include "core/lib/log.h"
+#include "core/lib/panic.h"
 
 // clang-format off
 static const struct { uint32_t field; const char *name; } panic_fields[] = {
@@ -21,52 +22,31 @@ static const struct { uint32_t field; const char *name; } panic_fields[] = {
 };
 // clang-format on
 
-static void print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void print(const char *fmt, ...)
-{
-    char line[256];
-    va_list args;
-    va_start(args, fmt);
-    vformat(line, sizeof(line), fmt, args);
-    va_end(args);
-    log_text(line);
-}
-
 static void print_vmcs(const struct cpu *cpu)
 {
-    print("  current VMCS %llx (%s)\n", (unsigned long long)cpu->current->region.v,
-          cpu->current == &cpu->vmcs01 ? "vmcs01" : "vmcs02");
+    panic_print("  current VMCS %llx (%s)\n", (unsigned long long)cpu->current->region.v,
+                cpu->current == &cpu->vmcs01 ? "vmcs01" : "vmcs02");
     for (size_t i = 0; i < ARRAY_SIZE(panic_fields); i++)
-        print("  %-18s %016llx%s", panic_fields[i].name, (unsigned long long)hw_vmread(panic_fields[i].field),
-              i % 2 ? "\n" : "");
-    print("\n  last exits (newest last):");
+        panic_print("  %-18s %016llx%s", panic_fields[i].name, (unsigned long long)hw_vmread(panic_fields[i].field),
+                    i % 2 ? "\n" : "");
+    panic_print("\n  last exits (newest last):");
     for (uint32_t i = 0; i < LAST_EXITS; i++) {
         uint16_t e = cpu->last_exits[(cpu->last_exit_count + i) % LAST_EXITS];
         const char *name = exit_reason_name(e & 0x7fff);
-        print(" %s:%s", e & 0x8000 ? "L3" : "L2", name ? name : "?");
+        panic_print(" %s:%s", e & 0x8000 ? "L3" : "L2", name ? name : "?");
     }
-    print("\n");
+    panic_print("\n");
 }
 
-void panic(const char *fmt, ...)
+void panic_page(void)
 {
-    static uint32_t panicking;
-    char line[256];
-    va_list args;
-    va_start(args, fmt);
-    vformat(line, sizeof(line), fmt, args);
-    va_end(args);
-    bool again = __atomic_exchange_n(&panicking, 1, __ATOMIC_RELAXED);
-    log_force();
-    print("\nstrata[L%u] %llu: panic: %s\n", log_strata_level(), (unsigned long long)hw_rdtsc(), line);
     struct cpu *cpu = (struct cpu *)hw_rdmsr(MSR_GS_BASE);
     bool known = false;
     for (unsigned i = 0; i < cpu_count; i++)
         known |= cpus[i] == cpu;
-    if (known && !again) {
-        print("  CPU %u, APIC id %u\n", cpu->index, cpu->apic_id);
-        if (cpu->current)
-            print_vmcs(cpu);
-    }
-    hw_halt();
+    if (!known)
+        return;
+    panic_print("  CPU %u, APIC id %u\n", cpu->index, cpu->apic_id);
+    if (cpu->current)
+        print_vmcs(cpu);
 }

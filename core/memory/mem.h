@@ -1,10 +1,12 @@
 /*
- * The three services that pure code may use: pages, pointers to physical memory, panic.
- * The image implements them in memory.c and panic.c; host tests bring their own.
+ * The three services that pure code may use: pages, pointers to physical memory, panic (with the few string functions).
+ * The image implements them in memory.c, page_pool.c and core/lib; host tests bring their own.
  */
 #ifndef STRATA_MEM_H
 #define STRATA_MEM_H
 
+#include "core/lib/panic.h"
+#include "core/lib/string.h"
 #include "core/lib/types.h"
 
 /*
@@ -32,12 +34,5 @@ void *hpa_ptr(hpa_t addr);
  * as all ones: any address that a guest supplies may be given here.
  */
 void *gpa1_ptr(gpa1_t addr);
-
-/* A broken invariant of Strata itself; never for anything that a guest does. */
-_Noreturn void panic(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-void *memcpy(void *restrict to, const void *restrict from, size_t size);
-void *memset(void *to, int byte, size_t size);
-int memcmp(const void *a, const void *b, size_t size);
 
 #endif

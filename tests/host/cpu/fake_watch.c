@@ -1,7 +1,7 @@
 /*
  * The watch of tests; see fake_watch.h.
  */
-#include "tests/host/memory/fake_watch.h"
+#include "tests/host/cpu/fake_watch.h"
 
 #include <stdlib.h>
 #include <string.h>

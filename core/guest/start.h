@@ -1,17 +1,15 @@
 /*
- * The start of the other CPUs: of Strata itself at boot, and then of the guest on them.
+ * The start of the guest on its other CPUs, and the watch on its interrupt command register until then.
  */
 #ifndef STRATA_START_H
 #define STRATA_START_H
 
-#include "core/boot/acpi.h"
 #include "core/cpu/cpu.h"
 
-/*
- * Starts all other CPUs of cpus[]; each enters VMX and waits in its guest for a SIPI. Returns NULL, or why one could not
- * (then those that could are stopped).
- */
-const char *start_cpus(void);
+/* All CPUs of cpus[] wait in their guest, but for the first, which is about to run it: watches until they have been started. */
+void start_watch(void);
+/* Strata gives up before its guest runs: CPUs that wait leave VMX and halt, for the firmware's successor to start. */
+void start_abandon(void);
 
 /* An exit with reason SIPI, of the guest or a nested guest. Its VMCS is current. */
 void start_note_sipi(struct cpu *cpu);

@@ -1,0 +1,6 @@
+/*
+ * See machine.h.
+ */
+#include "core/cpu/machine.h"
+
+struct machine machine;
