@@ -29,6 +29,9 @@
 /* Without SMM and the dual-monitor treatment. */
 #define ENTRY_OFFERED (ENTRY_LOAD_DEBUG | ENTRY_IA32E | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER)
 
+/* Features that CPUID hides (core/guest/cpuid_hide.c), for host and guest state alike. */
+#define CR4_NOT_OFFERED (CR4_LAM_SUP | CR4_FRED)
+
 /* The size of a VMCS region is the guest hypervisor's to read, so it must not depend on the processor. */
 #define BASIC_OFFERED                                                                                                  \
     (VMX_BASIC_REVISION_MASK | VMX_BASIC_MEMTYPE_MASK | VMX_BASIC_INS_OUTS | VMX_BASIC_TRUE_CONTROLS |                 \
@@ -106,6 +109,7 @@ void caps_filter(struct vmx_caps *out, const struct vmx_caps *hw, const struct c
     msr_set(out, MSR_VMX_MISC, vmx_caps_msr(hw, MSR_VMX_MISC) & MISC_OFFERED);
     for (uint32_t msr = MSR_VMX_CR0_FIXED0; msr <= MSR_VMX_CR4_FIXED1; msr++)
         msr_set(out, msr, vmx_caps_msr(hw, msr));
+    msr_set(out, MSR_VMX_CR4_FIXED1, vmx_caps_msr(hw, MSR_VMX_CR4_FIXED1) & ~CR4_NOT_OFFERED);
     vmx_caps_derive(out);
     msr_set(out, MSR_VMX_VMCS_ENUM, enum_compute(out));
 }

@@ -14,6 +14,18 @@
 #define MAXPHYADDR_MASK 0xffu
 #define MAXPHYADDR_LIMIT 52 /* what page tables have room for */
 
+/*
+ * Bits of a physical address that choose an encryption key, when memory encryption is on: CPUID counts them as address bits, but they
+ * make other names of the same memory. SDM 4, "IA32_TME_ACTIVATE".
+ */
+static unsigned key_bits(void)
+{
+    uint64_t tme, on = TME_ACTIVATE_LOCK | TME_ACTIVATE_ENABLE;
+    if (hw_cpuid(0, 0).eax < 7 || !(hw_cpuid(7, 0).ecx & CPUID7_ECX_TME) || !hw_rdmsr_try(MSR_TME_ACTIVATE, &tme))
+        return 0;
+    return (tme & on) == on ? (unsigned)(tme >> TME_ACTIVATE_KEY_BITS_SHIFT & 0xf) : 0;
+}
+
 static uint64_t efer_bits(void)
 {
     uint32_t edx = hw_cpuid(CPUID_EXTENDED_FEATURES, 0).edx;
@@ -41,6 +53,7 @@ void vmx_probe(struct vmx_caps *hw)
         hw->maxphyaddr = (uint8_t)(hw_cpuid(CPUID_ADDRESS_SIZES, 0).eax & MAXPHYADDR_MASK);
     if (hw->maxphyaddr > MAXPHYADDR_LIMIT)
         hw->maxphyaddr = MAXPHYADDR_LIMIT;
+    hw->maxphyaddr = (uint8_t)(hw->maxphyaddr - key_bits());
     hw->efer = efer_bits();
     vmx_caps_derive(hw);
 }

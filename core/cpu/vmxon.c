@@ -23,8 +23,19 @@ const char *vmxon_require(struct vmx_caps *hw)
     return vmx_require(hw);
 }
 
+/* What firmware left on of features that the guest cannot switch off, since it does not see them (msr.c). Trace stops VMXON, too. */
+static void stop_hidden(void)
+{
+    static const uint32_t enables[] = { MSR_RTIT_CTL, MSR_HW_FEEDBACK_CONFIG, MSR_PEBS_ENABLE, MSR_LBR_CTL };
+    uint64_t value;
+    for (size_t i = 0; i < ARRAY_SIZE(enables); i++)
+        if (hw_rdmsr_try(enables[i], &value) && value)
+            hw_wrmsr_try(enables[i], 0);
+}
+
 const char *vmxon_cpu(struct cpu *cpu)
 {
+    stop_hidden();
     uint64_t control;
     if (hw_rdmsr_try(MSR_FEATURE_CONTROL, &control)) {
         if (!feature_control_allows(control))

@@ -5,8 +5,10 @@
 
 #include "core/guest/counter_report.h"
 #include "core/cpu/cpu.h"
+#include "core/guest/cpuid_hide.h"
 #include "core/guest/dispatch.h"
 #include "core/lib/log.h"
+#include "core/cpu/machine.h"
 #include "core/upcall.h"
 
 #define SIGNATURE_0 0x61727453u     /* "Stra" */
@@ -16,7 +18,8 @@
 #define KVM_SIGNATURE_1 0x564b4d56u /* "VMKV" */
 #define KVM_SIGNATURE_2 0x0000004du /* "M" */
 #define CPUID7_ECX_OSPKE BIT(4)
-#define CPUID1_ECX_PDCM BIT(15)
+#define CPUID_ADDRESS_SIZES 0x80000008
+#define PHYSICAL_BITS_MASK 0xffu
 
 unsigned cpuid_level_below(void)
 {
@@ -97,18 +100,20 @@ static struct cpuid_regs strata_leaf(uint32_t leaf, uint32_t ecx)
 
 static struct cpuid_regs guest_leaf(uint32_t leaf, uint32_t subleaf)
 {
-    if (leaf >= CPUID_HYPERVISOR && leaf <= CPUID_STRATA_LAST) {
+    if (leaf >= CPUID_HYPERVISOR && leaf <= CPUID_HYPERVISOR_LAST) {
         if (leaf == CPUID_HYPERVISOR)
             return (struct cpuid_regs){ CPUID_KVM_FEATURES, KVM_SIGNATURE_0, KVM_SIGNATURE_1, KVM_SIGNATURE_2 };
         return strata_leaf(leaf, subleaf);
     }
     struct cpuid_regs r = hw_cpuid(leaf, subleaf);
+    cpuid_hide(leaf, subleaf, &r);
     if (leaf == 1) {
-        r.ecx &= (uint32_t)~CPUID1_ECX_SMX;
         r.ecx |= (uint32_t)(CPUID1_ECX_HYPERVISOR | CPUID1_ECX_VMX);
         r.ecx = mirror_cr4(r.ecx, CPUID1_ECX_OSXSAVE, CR4_OSXSAVE);
     } else if (leaf == 7 && subleaf == 0) {
         r.ecx = mirror_cr4(r.ecx, CPUID7_ECX_OSPKE, CR4_PKE);
+    } else if (leaf == CPUID_ADDRESS_SIZES) {
+        r.eax = (r.eax & ~PHYSICAL_BITS_MASK) | machine.hw.maxphyaddr; /* less those that choose a key: vmx_probe.c */
     }
     x2apic_cpuid(leaf, &r);
     return r;

@@ -13,6 +13,7 @@
 #define STRATA_CPUID_H
 
 #define CPUID_HYPERVISOR 0x40000000
+#define CPUID_HYPERVISOR_LAST 0x4fffffff /* the rest is empty, whatever the machine below has there */
 #define CPUID_KVM_FEATURES 0x40000001
 #define CPUID_STRATA 0x40000100
 #define CPUID_STRATA_INFO 0x40000101

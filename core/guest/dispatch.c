@@ -4,6 +4,7 @@
  */
 #include "core/guest/dispatch.h"
 
+#include "core/guest/cpuid_hide.h"
 #include "core/guest/ept01_exit.h"
 #include "core/guest/guest.h"
 #include "core/lib/log.h"
@@ -33,7 +34,7 @@ static void handle_xsetbv(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
     uint64_t value = (cpu->regs[GPR_RDX] << 32) | (uint32_t)cpu->regs[GPR_RAX];
-    if (guest_cpl() == 0 && hw_xsetbv_try((uint32_t)cpu->regs[GPR_RCX], value))
+    if (guest_cpl() == 0 && !(value & XCR0_REFUSED) && hw_xsetbv_try((uint32_t)cpu->regs[GPR_RCX], value))
         guest_skip();
     else
         guest_fault(VECTOR_GP, 0);

@@ -11,6 +11,7 @@
 #define MSR_BITMAP_WRITE_LOW 0x800
 #define MSR_BITMAP_WRITE_HIGH 0xc00
 #define MSR_BITMAP_PART_MSRS 0x2000
+#define MSR_BITMAP_HIGH_FIRST 0xc0000000u
 
 /* RDMSR/WRMSR as the guest (hypervisor) would see it. False: #GP. */
 bool msr_read(uint32_t msr, uint64_t *value);

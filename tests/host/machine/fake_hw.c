@@ -10,7 +10,7 @@
 #include "tests/host/support/support.h"
 
 #define MAX_MSRS 256
-#define MAX_LEAVES 64
+#define MAX_LEAVES 256
 #define PORTS 65536
 #define XCR0_LEGAL_X87 BIT(0)
 
