@@ -210,12 +210,16 @@ void nested_nmi(struct cpu *cpu)
     reflect_at_entry(cpu, REASON_exception_nmi, INTR_VALID | INTR_TYPE_NMI | VECTOR_NMI);
 }
 
+/* Without CR4.MCE it is L3's shutdown. SDM 3, "Machine-Check Exceptions and CR4.MCE". */
 void nested_machine_check(struct cpu *cpu)
 {
-    if (!(vmread(EXCEPTION_BITMAP) & BIT(VECTOR_MC)))
-        return;
-    cpu->machine_check_pending = 0;
-    reflect_at_entry(cpu, REASON_exception_nmi, INTR_VALID | INTR_TYPE_HW_EXCEPTION | VECTOR_MC);
+    if (vmread(EXCEPTION_BITMAP) & BIT(VECTOR_MC)) {
+        cpu->machine_check_pending = 0;
+        reflect_at_entry(cpu, REASON_exception_nmi, INTR_VALID | INTR_TYPE_HW_EXCEPTION | VECTOR_MC);
+    } else if (!(vmread(GUEST_CR4) & CR4_MCE) && vmread(GUEST_ACTIVITY) != ACTIVITY_WAIT_SIPI) {
+        cpu->machine_check_pending = 0;
+        reflect_at_entry(cpu, REASON_triple_fault, 0);
+    }
 }
 
 bool nested_init_signal(struct cpu *cpu)

@@ -212,6 +212,8 @@ static void probe_features(void)
     if (missing)
         refuse(missing);
     machine.cr4 = CR4_PAE | (machine.has_xsave ? CR4_OSXSAVE : 0) | vmx_caps_msr(&machine.hw, MSR_VMX_CR4_FIXED0);
+    if (hw_cpuid(1, 0).edx & CPUID1_EDX_MCE) /* without it a machine check in Strata is a shutdown */
+        machine.cr4 |= CR4_MCE;
 }
 
 void main_bsp(const void *info)

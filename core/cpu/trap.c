@@ -66,6 +66,22 @@ static void entry_retry(struct cpu *cpu, struct trap_frame *frame)
 
 static struct cpu *this_cpu(void) { return (struct cpu *)hw_rdmsr(MSR_GS_BASE); }
 
+/* The processor says that what it interrupted cannot go on, and that was Strata. SDM 3, "IA32_MCG_STATUS MSR". */
+static void machine_check_survive(const struct trap_frame *frame)
+{
+    if (!(hw_cpuid(1, 0).edx & CPUID1_EDX_MCA))
+        return;
+    uint64_t status = hw_rdmsr(MSR_MCG_STATUS);
+    if (status & MCG_STATUS_RIPV)
+        return;
+    unsigned banks = (unsigned)(hw_rdmsr(MSR_MCG_CAP) & MCG_CAP_BANKS_MASK), bank = 0;
+    while (bank + 1 < banks && !(hw_rdmsr(MSR_MC0_STATUS + 4 * bank) & MCI_STATUS_VALID))
+        bank++;
+    panic("machine check in Strata at %016llx, which cannot go on: MCG_STATUS %llx, bank %u has %016llx",
+          (unsigned long long)frame->rip, (unsigned long long)status, bank,
+          (unsigned long long)hw_rdmsr(MSR_MC0_STATUS + 4 * bank));
+}
+
 void trap_handle(struct trap_frame *frame)
 {
     struct cpu *cpu = this_cpu();
@@ -77,6 +93,7 @@ void trap_handle(struct trap_frame *frame)
         entry_retry(cpu, frame);
         return;
     case VECTOR_MC:
+        machine_check_survive(frame);
         cpu->machine_check_pending = 1;
         cpu->event_pending = 1;
         count(cpu, COUNT_MACHINE_CHECK_IN_ROOT);

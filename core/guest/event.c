@@ -1,11 +1,12 @@
 /*
- * NMIs and machine checks that arrived while Strata ran: delivered to whom they belong at the next entry.
+ * NMIs and machine checks that arrived while Strata ran: delivered to whom they belong, at the next entry or as soon as one can be.
  * The guest owns NMIs (no NMI exiting), so blocking by NMI is the processor's own: in root mode an NMI arrives only
  * when the guest would have taken it. The one state that refuses injection, blocking by MOV SS or STI, is waited out
  * with NMI-window exiting.
  */
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
+#include "core/lib/log.h"
 #include "core/upcall.h"
 #include "core/cpu/vmcs01.h"
 
@@ -24,7 +25,7 @@ void event_open_window(struct cpu *cpu) { window_set(cpu, true); }
 void event_close_window(struct cpu *cpu)
 {
     window_set(cpu, false);
-    cpu->event_pending = cpu->nmi_pending;
+    cpu->event_pending = cpu->nmi_pending | cpu->machine_check_pending;
 }
 
 void event_inject_nmi(struct cpu *cpu)
@@ -47,19 +48,50 @@ void event_inject_nmi(struct cpu *cpu)
 void event_nmi_window(struct cpu *cpu)
 {
     window_set(cpu, false);
-    if (cpu->nmi_pending)
+    if (cpu->machine_check_pending) /* it comes first: exit.S asks once more */
+        cpu->event_pending = 1;
+    else if (cpu->nmi_pending)
         event_inject_nmi(cpu);
+}
+
+/* A guest that has machine checks off shuts down, as a processor does. SDM 3, "Machine-Check Exceptions and CR4.MCE". */
+static _Noreturn void shut_down(const struct cpu *cpu)
+{
+    log_error("machine check on CPU %u, whose guest has CR4.MCE off: resetting the machine", cpu->index);
+    machine_reset();
+}
+
+/*
+ * The guest's, or the guest hypervisor's as an exit. One that finds another event on its way waits as an NMI does. A CPU that waits for
+ * its SIPI runs nobody whom it could concern: the banks keep it.
+ */
+static void inject_machine_check(struct cpu *cpu)
+{
+    if (cpu->in_nested)
+        nested_machine_check(cpu);
+    if (!cpu->machine_check_pending)
+        return;
+    if (vmread(GUEST_ACTIVITY) == ACTIVITY_WAIT_SIPI) {
+        cpu->machine_check_pending = 0;
+        return;
+    }
+    if (!(vmread(GUEST_CR4) & CR4_MCE))
+        shut_down(cpu);
+    if (vmread(ENTRY_INTR_INFO) & INTR_VALID) {
+        window_set(cpu, true);
+        return;
+    }
+    if (cpu->nmi_virtual)
+        window_set(cpu, false);
+    cpu->machine_check_pending = 0;
+    guest_fault(VECTOR_MC, NO_ERROR_CODE);
 }
 
 bool entry_inject_pending(struct cpu *cpu)
 {
     cpu->event_pending = 0;
-    if (cpu->machine_check_pending && cpu->in_nested)
-        nested_machine_check(cpu);
-    if (cpu->machine_check_pending && !(vmread(ENTRY_INTR_INFO) & INTR_VALID)) {
-        cpu->machine_check_pending = 0;
-        guest_fault(VECTOR_MC, NO_ERROR_CODE);
-    }
+    if (cpu->machine_check_pending)
+        inject_machine_check(cpu);
     if (cpu->nmi_pending) {
         if (cpu->in_nested)
             nested_nmi(cpu);

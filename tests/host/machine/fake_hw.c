@@ -36,6 +36,8 @@ static struct {
 
 static struct fake_event *journal;
 static size_t journal_size, journal_room;
+static void (*interrupt)(void);
+static size_t interrupt_wait;
 
 void fake_hw_reset(size_t memory)
 {
@@ -44,6 +46,7 @@ void fake_hw_reset(size_t memory)
     fake_caps_all(&fake_caps);
     fake_vmcs_reset();
     fake_journal_clear();
+    interrupt = NULL;
     for (int cpu = 0; cpu < FAKE_CPUS; cpu++) {
         M.cr[cpu][0] = CR0_PE | CR0_NE | CR0_PG | CR0_WP;
         M.cr[cpu][4] = CR4_PAE | CR4_VMXE;
@@ -63,6 +66,21 @@ int fake_cpu(void) { return M.cpu; }
 
 /* The journal */
 
+void fake_interrupt_after(size_t n, void (*arrives)(void))
+{
+    interrupt = arrives;
+    interrupt_wait = n;
+}
+
+static void interrupt_arrive(void)
+{
+    void (*arrives)(void) = interrupt;
+    if (!arrives || interrupt_wait-- > 0)
+        return;
+    interrupt = NULL;
+    arrives();
+}
+
 void fake_record(enum fake_op op, uint64_t a, uint64_t b, uint64_t c)
 {
     if (journal_size == journal_room) {
@@ -72,6 +90,7 @@ void fake_record(enum fake_op op, uint64_t a, uint64_t b, uint64_t c)
             panic("fake: no memory for the journal");
     }
     journal[journal_size++] = (struct fake_event){ op, M.cpu, fake_current(), a, b, c };
+    interrupt_arrive();
 }
 
 size_t fake_journal_size(void) { return journal_size; }

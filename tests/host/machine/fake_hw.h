@@ -112,6 +112,12 @@ void fake_cpuid_set(uint32_t leaf, uint32_t subleaf, struct cpuid_regs regs);
 void fake_tsc_set(uint64_t tsc);
 void fake_port_set(uint16_t port, uint8_t value);
 
+/*
+ * Something arrives (an NMI, a machine check) after n more privileged operations: arrives is called once. NULL: nothing any more. With
+ * every n that a run has, it has arrived at any instruction that matters.
+ */
+void fake_interrupt_after(size_t n, void (*arrives)(void));
+
 /* The journal, oldest first. */
 size_t fake_journal_size(void);
 const struct fake_event *fake_journal(size_t index);

@@ -157,7 +157,7 @@ static void sample_host(uint64_t *values)
 {
     V(HOST_CR0) = CR0_PE | CR0_NE | CR0_WP | CR0_PG;
     V(HOST_CR3) = L2_PML4;
-    V(HOST_CR4) = CR4_PAE | CR4_VMXE | CR4_PGE;
+    V(HOST_CR4) = CR4_PAE | CR4_MCE | CR4_VMXE | CR4_PGE;
     V(HOST_CS_SEL) = 0x08;
     V(HOST_SS_SEL) = V(HOST_DS_SEL) = V(HOST_FS_SEL) = 0x10;
     V(HOST_TR_SEL) = 0x40;
@@ -188,7 +188,7 @@ static void sample_guest(uint64_t *values)
     V(GUEST_TR_LIMIT) = 0x67;
     V(GUEST_CR0) = CR0_PE | CR0_NE | CR0_PG;
     V(GUEST_CR3) = 0x50005000;
-    V(GUEST_CR4) = CR4_PAE | CR4_VMXE;
+    V(GUEST_CR4) = CR4_PAE | CR4_MCE | CR4_VMXE;
     V(GUEST_EFER) = EFER_LME | EFER_LMA;
     V(GUEST_PAT) = 0x0007040600070406ull;
     V(GUEST_DR7) = 0x400;

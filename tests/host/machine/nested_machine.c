@@ -29,7 +29,7 @@
 #define DATA_32 (0x3u | AR_S | AR_PRESENT | AR_DB | AR_G)
 #define APIC_PAGE 0xfee00000ull
 #define CR0_L2 (CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG)
-#define CR4_L2 (CR4_PAE | CR4_VMXE)
+#define CR4_L2 (CR4_PAE | CR4_MCE | CR4_VMXE)
 #define EFER_L2 (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
 
 struct cpu *cpus[MAX_CPUS];
