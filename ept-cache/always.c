@@ -53,7 +53,7 @@ void always_tidy(struct ept02 *ept)
     unsigned id = 0, freed = 0;
     for (unsigned i = 0; i < EPT02_ROOTS; i++)
         used |= ept->roots[i].used ? BIT(i) : 0;
-    /* What was unmapped since the last INVEPT can still be written through what the processor has cached. */
+    /* What was unmapped since the last look can still be written through what the processor has cached. */
     ept02_flush(ept, used);
     memset(map, 0, sizeof(*map));
     for (const struct ept_table *t = table_next(ept, &id); t; t = table_next(ept, &id))

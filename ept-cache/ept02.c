@@ -16,6 +16,7 @@ void ept02_init(struct ept02 *ept, const struct ept02_config *config, struct pag
     ept->pool = pool;
     ept->shared = shared;
     ept->next_serial = 1;
+    ept->looks = 1;
     ept->always_limit = ALWAYS_LIMIT_FIRST;
     ept->busy_root = EPT02_ROOTS;
     ept->view.root = config->ept01_root;
@@ -68,6 +69,7 @@ struct ept02_root *ept02_root_get(struct ept02 *ept, uint64_t eptp12)
         root->table = table->id;
         root->eptp12 = eptp12;
         root->eptp02 = table->page | MEMTYPE_WB | EPTP_WALK_4;
+        root->looked = ept->looks; /* nothing is cached for a new table */
         root->serial = ept->next_serial++;
         ept->next_serial += ept->next_serial == 0;
         ept02_flush_due(ept);

@@ -1,7 +1,8 @@
 /*
  * ept02: the EPT tables under which nested guests run, composed from ept12 (the guest hypervisor's tables, in its memory)
  * and ept01. Each CPU has its own and nobody else touches them: INVEPT acts on one CPU, as on hardware. What is shared is
- * in struct ept_shared. Invariant: from an INVEPT on, ept02 maps nothing that ept12 and ept01 have not allowed since.
+ * in struct ept_shared. Invariant: from the first entry after an INVEPT on, ept02 maps nothing that ept12 and ept01 have not
+ * allowed since that entry.
  */
 #ifndef STRATA_EPT02_H
 #define STRATA_EPT02_H
@@ -68,7 +69,8 @@ struct ept02_root {
     uint16_t table;  /* the PML4 */
     uint16_t index;
     uint64_t eptp12;
-    uint64_t used;                  /* time of the last ept02_root_get; 0 = free */
+    uint64_t looked; /* ept02.looks at the last look; another value: look at the next entry. See ept02_enter */
+    uint64_t used;   /* time of the last ept02_root_get; 0 = free */
     uint16_t dirty[EPT_LEVELS + 1]; /* by level: tables whose original in ept12 may have changed since it was read */
     uint16_t always;                /* tables whose original in ept12 may change without notice */
     uint32_t dirty_levels;          /* bits: levels whose list of dirty tables may hold something */
@@ -95,7 +97,7 @@ struct ept02 {
     struct ept_shared *shared;
     uint64_t clock;
     uint64_t flush_now;   /* roots to invalidate before nested guests run again: a table was taken out, say */
-    uint64_t flush_later; /* roots to invalidate when the guest hypervisor executes INVEPT */
+    uint64_t looks;       /* 1 more with each INVEPT of all contexts; never 0 */
     uint64_t dirty_roots; /* roots that may have something on their dirty or always lists */
     uint64_t written;     /* page-table entries written by table_sync */
     uint32_t next_serial;
@@ -162,10 +164,29 @@ enum ept02_outcome ept02_misconfig(struct ept02 *ept, struct ept02_root *root, g
 void ept02_prefill(struct ept02 *ept, struct ept02_root *root, gpa2_t addr);
 
 /*
- * The guest hypervisor executed INVEPT; its operand has been checked. Afterwards ept02 agrees with ept12 wherever it maps
- * something, and so does what this processor has cached. eptp12 matters for INVEPT_SINGLE; one that is not known is right.
+ * The guest hypervisor executed INVEPT; its operand has been checked. Only notes it: ept02_enter does the work. eptp12
+ * matters for INVEPT_SINGLE; one that is not known is right: nothing can be cached for it.
  */
 void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12);
+
+/* Slow part of ept02_enter. */
+void ept02_look(struct ept02 *ept, struct ept02_root *root);
+
+/*
+ * A nested guest is about to be entered with this root, on this CPU, and reads of memory made from here on are the entry's. After
+ * an INVEPT: ept02 agrees with ept12 again wherever it maps something, and the processor has nothing cached for the root,
+ * combined mappings of all VPIDs and PCIDs included. Between INVEPT and here a processor can cache nothing for the EPTP, since
+ * nothing uses it (SDM 3, "Caching Translation Information"): what ept12 says now counts, not what it said then. However many
+ * INVEPTs came before, one look is enough.
+ */
+static inline void ept02_enter(struct ept02 *ept, struct ept02_root *root)
+{
+    if (root->looked != ept->looks)
+        ept02_look(ept, root);
+}
+
+/* The entry failed, so the nested guest used no translation: what was looked at, or prefilled, for it counts for nothing. */
+static inline void ept02_entry_failed(struct ept02_root *root) { root->looked = 0; }
 
 /* Pages of the pool that it holds. Another CPU may ask, and gets what was true a moment ago. */
 uint32_t ept02_pages(const struct ept02 *ept);

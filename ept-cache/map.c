@@ -40,16 +40,11 @@ struct ept_table *table_child(struct ept02 *ept, struct ept_table *t, unsigned i
 
 void leaf_set(struct ept02 *ept, struct ept_table *t, unsigned index, uint64_t entry12)
 {
-    uint64_t old = table_slots(t)[index];
-    if (slot_child(ept, old, t->level)) {
+    if (slot_child(ept, table_slots(t)[index], t->level)) {
         slot_clear(ept, t, index);
         flush_mark(&ept->flush_now, t);
-        old = 0;
     }
-    uint64_t new = leaf_compose(ept, entry12, t->level);
-    slot_write(t, index, new);
-    if (ept_shrinks(old, new))
-        flush_mark(&ept->flush_later, t);
+    slot_write(t, index, leaf_compose(ept, entry12, t->level));
 }
 
 #define AROUND 8 /* entries of a page table that are looked at together; a power of 2 */

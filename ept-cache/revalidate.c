@@ -1,7 +1,7 @@
 /*
- * INVEPT: ept02 is made to agree with ept12 again, in place. Only tables of ept12 that may have been written since they
- * were read last are compared; only entries that differ are composed again; the processor is told only if something
- * shrank or moved. What was mapped before is mapped again at once.
+ * The first entry after INVEPT: ept02 is made to agree with ept12 again, in place. Only tables of ept12 that may have been
+ * written since they were read last are compared; only entries that differ are composed again. What was mapped before is
+ * mapped again at once. The processor is told in any case: its combined mappings depend on more than ept12.
  */
 #include "core/memory/mem.h"
 #include "ept-cache/table.h"
@@ -222,30 +222,28 @@ static void written_collect(struct ept02 *ept)
     } while (count == WRITTEN_BATCH);
 }
 
-/* Without history nothing is kept: what is touched again is mapped again. */
-static void roots_empty(struct ept02 *ept, uint64_t scope)
-{
-    for (unsigned i = 0; i < EPT02_ROOTS; i++)
-        if (ept->roots[i].used && (scope & BIT(i)))
-            root_empty(ept, &ept->roots[i]);
-}
-
 void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12)
 {
-    uint64_t scope = ~0ull;
     ept->counters.invepts++;
-    if (type == INVEPT_SINGLE) {
-        const struct ept02_root *root = ept02_root_find(ept, eptp12);
-        scope = root ? BIT(root->index) : 0;
+    if (type == INVEPT_GLOBAL) {
+        ept->looks++;
+        return;
     }
+    struct ept02_root *root = ept02_root_find(ept, eptp12);
+    if (root)
+        root->looked = 0;
+}
+
+void ept02_look(struct ept02 *ept, struct ept02_root *root)
+{
+    uint64_t bit = BIT(root->index);
     written_collect(ept);
     if (!ept->config.history)
-        roots_empty(ept, scope);
-    for (uint64_t roots = ept->dirty_roots & scope; roots; roots &= roots - 1)
-        root_revalidate(ept, &ept->roots[__builtin_ctzll(roots)]);
-    uint64_t due = (ept->flush_later & scope) | ept->flush_now;
-    if (due)
-        ept02_flush(ept, due);
+        root_empty(ept, root); /* nothing is kept: what is touched again is mapped again */
+    if (ept->dirty_roots & bit)
+        root_revalidate(ept, root);
+    root->looked = ept->looks;
+    ept02_flush(ept, bit | ept->flush_now);
     if (ept->config.watch && ept->always_compared > ept->always_limit)
         always_tidy(ept);
 }

@@ -20,7 +20,7 @@ enum run {
     RUN_SAME,   /* as they should be already */
     RUN_NEW,    /* free */
     RUN_GROWTH, /* present with less access */
-    RUN_ANY,    /* anything: it is known already that the processor will be told */
+    RUN_ANY,    /* anything: that something was lost is known already */
 };
 
 /* What is known about the page table at hand. */
@@ -160,10 +160,8 @@ static void sync_begin(const struct ept02 *ept, const struct ept_table *t, struc
     sync->fill = ept->config.coalesce || ept->config.history;
 }
 
-static bool sync_end(struct ept02 *ept, const struct ept_table *t, const struct sync *sync)
+static bool sync_end(struct ept02 *ept, const struct sync *sync)
 {
-    if (sync->shrinks)
-        flush_mark(&ept->flush_later, t);
     ept->written += sync->written;
     return sync->meaning & EPT_MEANING_MASK;
 }
@@ -173,7 +171,7 @@ bool table_sync(struct ept02 *ept, struct ept_table *t, unsigned from, unsigned 
     struct sync sync;
     sync_begin(ept, t, &sync);
     entries_compose(ept, t, &sync, from, to);
-    return sync_end(ept, t, &sync);
+    return sync_end(ept, &sync);
 }
 
 unsigned entries_differ(const volatile uint64_t *a, const volatile uint64_t *b, unsigned index)
@@ -189,15 +187,13 @@ unsigned entries_differ(const volatile uint64_t *a, const volatile uint64_t *b, 
 }
 
 /* The entry at index differs, no other does: the usual case, by itself. */
-static bool entry_sync(struct ept02 *ept, const struct ept_table *t, uint64_t entry12, volatile uint64_t *slot)
+static bool entry_sync(struct ept02 *ept, uint64_t entry12, volatile uint64_t *slot)
 {
     uint64_t old = *slot, new = leaf_compose(ept, entry12, 1);
     if (old == new || (old == 0 && !ept->config.coalesce && !ept->config.history))
         return false;
     *slot = new;
     ept->written++;
-    if (ept_shrinks(old, new))
-        flush_mark(&ept->flush_later, t);
     return (old ^ new) & EPT_MEANING_MASK;
 }
 
@@ -215,7 +211,7 @@ static bool entries_sync(struct ept02 *ept, const struct ept_table *t, unsigned 
         *last = end - 1;
         index = entries_differ(sync.entries12, sync.slots, end);
     }
-    return sync_end(ept, t, &sync);
+    return sync_end(ept, &sync);
 }
 
 bool table_compare(struct ept02 *ept, struct ept_table *t, const volatile uint64_t *entries12, unsigned *last)
@@ -227,5 +223,5 @@ bool table_compare(struct ept02 *ept, struct ept_table *t, const volatile uint64
     *last = first;
     if (entries_differ(entries12, slots, first + 1) < EPT_ENTRIES)
         return entries_sync(ept, t, first, last);
-    return entry_sync(ept, t, entries12[first], &slots[first]);
+    return entry_sync(ept, entries12[first], &slots[first]);
 }

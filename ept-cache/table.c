@@ -16,7 +16,6 @@ void ept02_flush(struct ept02 *ept, uint64_t roots)
     if (type == INVEPT_GLOBAL && roots)
         roots = ~0ull;
     ept->flush_now &= ~roots;
-    ept->flush_later &= ~roots;
     for (; roots; roots &= roots - 1) {
         const struct ept02_root *root = &ept->roots[__builtin_ctzll(roots)];
         hw_invept(type, type == INVEPT_GLOBAL ? 0 : root->eptp02);
@@ -262,7 +261,6 @@ void slot_clear(struct ept02 *ept, struct ept_table *t, unsigned index)
     if (old == 0)
         return;
     slot_write(t, index, 0);
-    flush_mark(&ept->flush_later, t);
     if (child)
         table_drop(ept, child);
 }

@@ -95,14 +95,14 @@ struct ept_table *table_new(struct ept02 *ept, struct ept_table *parent, unsigne
                             uint8_t flags, struct ept02_root *root, enum map_mode mode);
 /* Makes the parent's entry lead to t as t now is: a table, or one large page. */
 void table_link(struct ept02 *ept, struct ept_table *t);
-/* Frees the entry and all that is below it. Invalidation is left to the caller for a page, and noted for a table. */
+/* Frees the entry and all that is below it. What is cached of a page stays until the next look; a table's is noted. */
 void slot_clear(struct ept02 *ept, struct ept_table *t, unsigned index);
 /* Frees t with all that is below it; its parent's entry has been cleared. */
 void table_drop(struct ept02 *ept, struct ept_table *t);
 /* t is the youngest of its list. */
 void table_touch(struct ept02 *ept, struct ept_table *t);
 
-/* The original of t must be compared at the next INVEPT. */
+/* The original of t must be compared at the next look. */
 void table_mark_dirty(struct ept02 *ept, struct ept_table *t);
 void table_unmark_dirty(struct ept02 *ept, struct ept_table *t);
 /* Marks all tables whose original is this page. */
@@ -158,7 +158,7 @@ bool table_open(struct ept02 *ept, struct ept_table *t, enum map_mode mode);
 unsigned entries_differ(const volatile uint64_t *a, const volatile uint64_t *b, unsigned index);
 /*
  * Composes entries [from, to) of a page table. True if one got another meaning. Adds to ept->written how many entries
- * were written, and notes what must be invalidated.
+ * were written.
  */
 bool table_sync(struct ept02 *ept, struct ept_table *t, unsigned from, unsigned to);
 /*

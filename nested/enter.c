@@ -153,6 +153,14 @@ static bool event_ok(void)
     return !(event & INTR_VECTOR_MASK) && (vmx_caps_allowed1(&nested_caps, MSR_VMX_PROC) & PROC_MONITOR_TRAP);
 }
 
+/* An entry that fails is none: the next one looks at ept12 again. SDM 3, "VM-Entry Failures During or After Loading Guest State". */
+void nested_entry_undone(struct cpu *cpu)
+{
+    const struct nested_slot *slot = cpu->nested->current;
+    if (slot->root && ept02_root_valid(slot->root, slot->root_serial))
+        ept02_entry_failed(slot->root);
+}
+
 /* VMfailValid(7) for L2 although vmcs02 is current already. Nothing of L3 was loaded. */
 static void refuse_controls(struct cpu *cpu)
 {
@@ -160,6 +168,7 @@ static void refuse_controls(struct cpu *cpu)
         event_close_window(cpu);
     vmcs12_give(cpu, &cpu->nested->current->v);
     cpu->in_nested = cpu->waits_in_nested = false;
+    nested_entry_undone(cpu);
     count(cpu, COUNT_ENTRY_REFUSED);
     insn_fail(cpu, VMERR_ENTRY_CONTROLS);
 }
@@ -174,6 +183,7 @@ static void enter_ept(struct cpu *cpu, struct nested_slot *slot)
         slot->root_serial = slot->root->serial;
         vmwrite(EPTP, slot->root->eptp02);
     }
+    ept02_enter(&cpu->nested->ept02, slot->root);
     if (slot->prefill) {
         slot->prefill = false;
         ept02_prefill(&cpu->nested->ept02, slot->root, slot->prefill_addr);
@@ -231,6 +241,7 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
         uint64_t qualification = 0;
         uint32_t failure = special_enter(cpu, slot, &qualification);
         if (failure) {
+            nested_entry_undone(cpu);
             count(cpu, COUNT_ENTRY_REFUSED);
             reflect_reason(cpu, failure, qualification);
             return;

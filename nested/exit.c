@@ -160,6 +160,7 @@ OUT_OF_LINE void nested_exit(struct cpu *cpu, uint32_t reason)
 {
     struct nested_slot *slot = cpu->nested->current;
     if (reason & REASON_ENTRY_FAILURE) {
+        nested_entry_undone(cpu);
         count(cpu, COUNT_ENTRY_REFUSED);
         reflect(cpu);
         return;

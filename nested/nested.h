@@ -97,6 +97,8 @@ bool shadow_emulate(struct cpu *cpu, uint32_t reason);
 /* --- enter.c --- */
 /* VMLAUNCH (resume false) or VMRESUME by L2. */
 void nested_launch(struct cpu *cpu, uint32_t reason);
+/* The entry of the current VMCS's vmcs02 failed. */
+void nested_entry_undone(struct cpu *cpu);
 /* Recomputes slot->flags and everything in vmcs02 that derives from changed groups. vmcs02 is current. */
 void nested_merge(struct cpu *cpu, struct nested_slot *slot);
 

@@ -43,7 +43,7 @@ HEADLINES = (
     (r"exits-to-(L\d)", r"exits to \1 in the whole boot"),
     (r"repairs-per-invept-(L\d)", r"violations that \1 repairs per INVEPT"),
     (r"(.*)\.(L\d)\.instructions", r"instructions of \2 in one round trip of \1"),
-    (r"invept\.1024\.(nothing|table)\.invept\.added", r"L1's instructions for an INVEPT over 1 GiB: \1 changed"),
+    (r"invept\.1024\.(nothing|table)\.cost", r"L1's instructions for an INVEPT over 1 GiB: \1 changed"),
     (r"(menu|line)\.redrawn\.(median|p95)", r"\1: key press until redrawn, \2"),
     (r"(menu|line)\.exits-to-(L\d)", r"\1: exits to \2 for a key press"),
 )
@@ -144,7 +144,7 @@ def _exit_cost(_result, metrics):
         kinds = ("nothing", "entry", "table", "many")
         yield ("INVEPT by what changed since the last one, and by how much is mapped",
                plot.bars(kinds, None, "ticks", {
-                   f"{s} MiB": [metrics.get(f"invept.{s}.{k}.invept.added",
+                   f"{s} MiB": [metrics.get(f"invept.{s}.{k}.cost",
                                             metrics[f"invept.{s}.{k}.invept.ticks"]) for k in kinds]
                    for s in sizes}, log=True))
 

@@ -67,8 +67,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     steps_begin();
     for (unsigned i = 0; i < STEPS_MAX && left; i++)
         steps_one();
-    world_invept(0, INVEPT_GLOBAL, 0);
-    world_invept(1, INVEPT_GLOBAL, 0);
+    world_flush(0, INVEPT_GLOBAL, 0);
+    world_flush(1, INVEPT_GLOBAL, 0);
     const char *wrong = world_wrong();
     if (wrong)
         world_fail(wrong);

@@ -450,7 +450,8 @@ static const struct test change_tests[] = {
 
 static void run(void)
 {
-    static const struct test *const lists[] = { change_tests, ept_smp_tests, ept_violation_tests, ept_mode_tests };
+    static const struct test *const lists[] = { change_tests, ept_order_tests, ept_smp_tests, ept_violation_tests,
+                                                ept_mode_tests };
     for (u32 i = 0; i < COUNT(lists); i++)
         for (const struct test *t = lists[i]; t->name; t++)
             test_run(t->name, t->run, true);

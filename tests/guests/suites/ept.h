@@ -3,7 +3,7 @@
 #define GUESTS_EPT_SUITE_H
 #include "suites.h"
 
-extern const struct test ept_smp_tests[], ept_violation_tests[], ept_mode_tests[];
+extern const struct test ept_order_tests[], ept_smp_tests[], ept_violation_tests[], ept_mode_tests[];
 
 enum touch_op { READ, WRITE, EXECUTE };
 /* A guest-physical (and, the guest's paging being 1:1, linear) address that is no RAM; EPT puts what it likes there. */

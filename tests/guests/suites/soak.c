@@ -182,8 +182,8 @@ static void step_invept(void)
 }
 
 /*
- * A page table becomes a nested guest's page, which writes the entry (SLOT) through which it reads: after INVEPT it must
- * not read any more.
+ * A page table becomes a nested guest's page, which writes the entry (SLOT) through which it reads: after INVEPT, before or
+ * after the write, it must not read any more.
  */
 static void step_self(void)
 {
@@ -195,8 +195,11 @@ static void step_self(void)
     edit_map(&s, phys(memory_page(random_below(SOAK_PAGES))));
     edit_map(&window, phys(spot_entry(&s, 1)) & ~(u64)(PAGE - 1));
     access(&s, cpu, SOAK_READ);
+    if (random_below(2)) /* before the edit: it counts until the next entry, if the writer is not that */
+        guest_invept(cpu, random_below(2) ? soak_root[s.root] : NULL);
     access(&window, writer, SOAK_WRITE);
-    guest_invept(cpu, random_below(2) ? soak_root[s.root] : NULL);
+    if (random_below(2))
+        guest_invept(cpu, random_below(2) ? soak_root[s.root] : NULL);
     access(&s, cpu, SOAK_READ);
 }
 
@@ -276,7 +279,9 @@ static void step_chase(void)
             u32 when = memory_time();
             if (!chase_invept(root))
                 break;
-            oracle_flushed(1, root, when);
+            oracle_invept(1, root);
+            if (!root || root == soak_root[s.root])
+                oracle_flushed(1, soak_root[s.root], when); /* it goes on at once */
         }
         stage_note(&s, stage);
         running = chase_stage(stage);

@@ -55,7 +55,11 @@ struct outcomes {
 enum entry_kind { ENTRY_NONE, ENTRY_BAD, ENTRY_TABLE, ENTRY_LEAF };
 void oracle_init(void);
 enum entry_kind oracle_kind(u64 entry, u32 level);
-void oracle_flushed(u32 cpu, const struct ept *root, u32 when); /* INVEPT there; NULL: of all roots */
+/* INVEPT by the CPU; NULL: of all roots. Nothing can be cached before the next entry there with the root: oracle_enter. */
+void oracle_invept(u32 cpu, const struct ept *root);
+void oracle_enter(u32 cpu, u32 root);
+/* The same as both, at a time that has passed. */
+void oracle_flushed(u32 cpu, const struct ept *root, u32 when);
 void oracle_violated(u32 cpu, const struct ept *root, u64 gpa); /* an EPT violation invalidates its address */
 u32 oracle_since(u32 cpu, const struct ept *root, u64 gpa);     /* no entry older than this may be cached there */
 /* What an access may meet that ran from `began` until now. */

@@ -142,13 +142,17 @@ void guests_stop(void)
         on(1, stop, NULL);
 }
 
-bool guest_access(struct access *a) { return on(a->cpu, access_here, a) && test_ok(); }
+bool guest_access(struct access *a)
+{
+    oracle_enter(a->cpu, a->root);
+    return on(a->cpu, access_here, a) && test_ok();
+}
 
 void guest_invept(u32 cpu, const struct ept *root)
 {
     invalidation.root = root;
     on(cpu, invept_here, &invalidation);
-    oracle_flushed(cpu, root, memory_time());
+    oracle_invept(cpu, root);
 }
 
 void guest_vpid(u32 cpu, u32 vpid) { vpid_wanted[cpu] = proc2_supported(PROC2_VPID) ? vpid : 0; }
@@ -218,6 +222,7 @@ bool chase_start(u32 root, u64 at)
     memset((void *)&chase, 0, sizeof chase);
     chased = (struct access){ .cpu = 1, .root = root, .op = SOAK_READ, .at = at };
     chase.stage = 1;
+    oracle_enter(1, root);
     cpu_call(1, chase_here, &chased);
     return chase_wait(1);
 }

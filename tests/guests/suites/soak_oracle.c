@@ -14,6 +14,7 @@ static struct {
 } violated[SOAK_CPUS][VIOLATIONS];
 static u32 violations[SOAK_CPUS];
 static u32 flushed[SOAK_CPUS][SOAK_ROOTS];
+static bool invepted[SOAK_CPUS][SOAK_ROOTS]; /* since the last entry there with the root */
 static bool execute_only, gigabytes;
 static u64 reserved;
 
@@ -29,6 +30,7 @@ void oracle_init(void)
     gigabytes = ept_has(CAP_1G);
     reserved = EPT_ADDRESS & ~(BIT(maxphyaddr()) - 1);
     memset(violated, 0, sizeof violated);
+    memset(invepted, 0, sizeof invepted);
 }
 
 static u64 size_at(u32 level) { return (u64)PAGE << 9 * (level - 1); }
@@ -49,8 +51,22 @@ enum entry_kind oracle_kind(u64 entry, u32 level)
 void oracle_flushed(u32 cpu, const struct ept *root, u32 when)
 {
     for (u32 r = 0; r < SOAK_ROOTS; r++)
-        if (!root || root == soak_root[r])
+        if (!root || root == soak_root[r]) {
             flushed[cpu][r] = when;
+            invepted[cpu][r] = false;
+        }
+}
+
+void oracle_invept(u32 cpu, const struct ept *root)
+{
+    for (u32 r = 0; r < SOAK_ROOTS; r++)
+        invepted[cpu][r] |= !root || root == soak_root[r];
+}
+
+void oracle_enter(u32 cpu, u32 root)
+{
+    if (invepted[cpu][root])
+        oracle_flushed(cpu, soak_root[root], memory_time());
 }
 
 void oracle_violated(u32 cpu, const struct ept *root, u64 gpa)
@@ -105,7 +121,7 @@ u32 oracle_since(u32 cpu, const struct ept *root, u64 gpa)
     u32 since = 0;
     for (u32 r = 0; r < SOAK_ROOTS; r++)
         if (root == soak_root[r])
-            since = flushed[cpu][r];
+            since = invepted[cpu][r] ? memory_time() : flushed[cpu][r];
     for (u32 i = 0; i < VIOLATIONS; i++)
         if (violated[cpu][i].root == root && violated[cpu][i].page == gpa / PAGE && violated[cpu][i].when > since)
             since = violated[cpu][i].when;

@@ -235,6 +235,12 @@ void steps_one(void)
     case 15:
         edit();
         break;
+    case 16:
+        world_enter(any_cpu(), any_eptp());
+        break;
+    case 17:
+        world_entry_fails(any_cpu(), any_eptp(), any_page());
+        break;
     default:
         access();
     }

@@ -43,6 +43,8 @@ static struct {
     struct ept02_root *roots[WORLD_EPTPS];
     uint32_t serials[WORLD_EPTPS];
     struct allowed allowed[WORLD_EPTPS][WORLD_PAGES];
+    bool invept[WORLD_EPTPS]; /* the guest hypervisor has executed it since the last entry */
+    bool told[WORLD_EPTPS];   /* and the processor has, too */
     struct tlb tlb[TLB_SIZE];
     struct walk_cache walks[WALKS_MAX];
 } cpus[WORLD_CPUS];
@@ -104,6 +106,9 @@ void world_hw_invept(enum invept_type type, uint64_t eptp)
     for (unsigned i = 0; i < WALKS_MAX; i++)
         if (type == INVEPT_GLOBAL || cpus[running].walks[i].root == (eptp & EPT_ADDR_MASK))
             cpus[running].walks[i].root = 0;
+    for (unsigned i = 0; i < WORLD_EPTPS; i++)
+        if (root_valid(running, i) && (type == INVEPT_GLOBAL || cpus[running].roots[i]->eptp02 == eptp))
+            cpus[running].told[i] = true;
 }
 
 static struct tlb *tlb_find(unsigned cpu, uint64_t root, uint64_t page)
@@ -200,7 +205,7 @@ void world_notice(void)
     }
     for (unsigned cpu = 0; cpu < WORLD_CPUS; cpu++)
         if (full[cpu])
-            world_invept(cpu, INVEPT_GLOBAL, 0);
+            world_flush(cpu, INVEPT_GLOBAL, 0);
 }
 
 static const char *value_wrong(unsigned cpu, unsigned eptp, unsigned page, uint64_t value, const char *where)
@@ -322,7 +327,7 @@ enum ept02_outcome world_access(unsigned cpu, unsigned eptp, uint64_t addr, uint
     struct ept02_report report;
     unsigned page = page_index(addr);
     for (unsigned tries = 0; tries < 3; tries++) {
-        struct ept02_root *root = world_root(cpu, eptp);
+        struct ept02_root *root = world_enter(cpu, eptp);
         if (processor_translate(cpu, root->eptp02 & EPT_ADDR_MASK, addr, access)) {
             world_check();
             return EPT02_REPAIRED;
@@ -342,7 +347,7 @@ enum ept02_outcome world_access(unsigned cpu, unsigned eptp, uint64_t addr, uint
 
 void world_nested_write(unsigned cpu, unsigned eptp, uint64_t addr, unsigned index, uint64_t entry)
 {
-    struct ept02_root *root = world_root(cpu, eptp);
+    struct ept02_root *root = world_enter(cpu, eptp);
     uint64_t value = processor_translate(cpu, root->eptp02 & EPT_ADDR_MASK, addr, EPT_W);
     uint64_t target = value & EPT_ADDR_MASK;
     if (!value || target < TABLES_AT || target >= world_table(WORLD_TABLES))
@@ -353,10 +358,35 @@ void world_nested_write(unsigned cpu, unsigned eptp, uint64_t addr, unsigned ind
 
 void world_prefill(unsigned cpu, unsigned eptp, uint64_t addr)
 {
-    struct ept02_root *root = world_root(cpu, eptp);
+    struct ept02_root *root = world_enter(cpu, eptp);
     ept02_prefill(&cpus[cpu].ept, root, gpa2(addr));
     if (config.prefill && (world_expected(eptp, addr) & ~world_mapped(cpu, eptp, addr, NULL) & 7))
         world_fail("not prefilled");
+    world_check();
+}
+
+struct ept02_root *world_enter(unsigned cpu, unsigned eptp)
+{
+    bool known = root_valid(cpu, eptp);
+    struct ept02_root *root = world_root(cpu, eptp);
+    ept02_enter(&cpus[cpu].ept, root);
+    if (!cpus[cpu].invept[eptp])
+        return root;
+    if (known && !cpus[cpu].told[eptp])
+        world_fail("INVEPT does not reach the processor before the entry");
+    cpus[cpu].invept[eptp] = false;
+    for (unsigned i = 0; i < page_count; i++)
+        allowed_reset(cpu, eptp, i);
+    world_check();
+    return root;
+}
+
+void world_entry_fails(unsigned cpu, unsigned eptp, uint64_t addr)
+{
+    struct ept02_root *root = world_root(cpu, eptp);
+    ept02_enter(&cpus[cpu].ept, root);
+    ept02_prefill(&cpus[cpu].ept, root, gpa2(addr));
+    ept02_entry_failed(root);
     world_check();
 }
 
@@ -364,10 +394,27 @@ void world_invept(unsigned cpu, enum invept_type type, unsigned eptp)
 {
     running = cpu;
     ept02_invept(&cpus[cpu].ept, type, world_eptp(eptp));
-    for (unsigned other = 0; other < WORLD_EPTPS; other++)
-        for (unsigned i = 0; i < page_count && (type == INVEPT_GLOBAL || other == eptp); i++)
-            allowed_reset(cpu, other, i);
+    for (unsigned other = 0; other < WORLD_EPTPS; other++) {
+        if (type != INVEPT_GLOBAL && other != eptp)
+            continue;
+        cpus[cpu].invept[other] = true;
+        cpus[cpu].told[other] = false;
+    }
     world_check();
+}
+
+void world_flush(unsigned cpu, enum invept_type type, unsigned eptp)
+{
+    world_invept(cpu, type, eptp);
+    for (unsigned other = 0; other < WORLD_EPTPS; other++) {
+        if (type != INVEPT_GLOBAL && other != eptp)
+            continue;
+        if (root_valid(cpu, other))
+            world_enter(cpu, other);
+        else
+            for (unsigned i = 0; i < page_count; i++)
+                allowed_reset(cpu, other, i); /* what is not there is not stale */
+    }
 }
 
 void world_other_root(unsigned cpu, unsigned number)

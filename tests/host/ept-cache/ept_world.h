@@ -80,7 +80,14 @@ enum ept02_outcome world_access(unsigned cpu, unsigned eptp, uint64_t addr, uint
 /* The nested guest writes an entry of a table of ept12, if it is allowed to write that page through addr. */
 void world_nested_write(unsigned cpu, unsigned eptp, uint64_t addr, unsigned index, uint64_t entry);
 void world_prefill(unsigned cpu, unsigned eptp, uint64_t addr);
+/* INVEPT on a CPU, nothing else: what it promises holds from the next entry on. */
 void world_invept(unsigned cpu, enum invept_type type, unsigned eptp);
+/* The nested guest is entered under this EPTP; so does each access by itself. */
+struct ept02_root *world_enter(unsigned cpu, unsigned eptp);
+/* The same with addr prefilled, but the entry fails. */
+void world_entry_fails(unsigned cpu, unsigned eptp, uint64_t addr);
+/* INVEPT, then an entry with each EPTP that it names and this CPU knows. */
+void world_flush(unsigned cpu, enum invept_type type, unsigned eptp);
 /* Another EPTP than those looked at is used: its PML4 is a page without entries. */
 void world_other_root(unsigned cpu, unsigned number);
 /* ept01 changes for a 2-MiB region; everybody is told. */

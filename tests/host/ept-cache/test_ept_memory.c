@@ -206,7 +206,7 @@ static void change_before_watching(void **state)
         struct ept02_report report;
         ept02_violation(world_ept02(0), world_root(0, 0), gpa2(0x3000), EPT_QUAL_READ, &report);
         fake_watch_on_add(NULL);
-        world_invept(0, INVEPT_SINGLE, 0); /* checks */
+        world_flush(0, INVEPT_SINGLE, 0); /* checks */
         assert_int_equal(world_mapped(0, 0, 0x3000, NULL) & ~world_expected(0, 0x3000), 0);
         world_end();
     }
@@ -239,7 +239,7 @@ static void no_state_in_between(void **state)
     world_write(table, 16, 0);
     world_set(0, 8 * PAGE_2M, 2, world_leaf(WORLD_DATA + 8 * PAGE_2M, EPT_R, MEMTYPE_WB) | EPT_LARGE);
     journal_begin(wrong_after);
-    world_invept(0, INVEPT_SINGLE, 0);
+    world_flush(0, INVEPT_SINGLE, 0);
     world_access(0, 0, 0x5000, EPT_R);
     complaint = journal_end(&writes);
     if (complaint)

@@ -170,7 +170,7 @@ static void size_changes_at_violation(void **state)
         uint64_t page = world_leaf(WORLD_DATA + PAGE_2M, EPT_R, MEMTYPE_WB) | EPT_LARGE;
         world_write(table, 7, world_read(table, 8) - PAGE_SIZE);
         world_set(0, PAGE_2M, 2, n & 1 ? table | EPT_R : page);
-        world_invept(0, INVEPT_GLOBAL, 0);
+        world_flush(0, INVEPT_GLOBAL, 0);
         world_access(0, 0, PAGE_2M, EPT_R);
         unsigned before = world_invepts();
         world_write(table, 7, n & 2 ? 0 : world_read(table, 7));
@@ -224,7 +224,7 @@ static void coalesce_2m_pages(void **state)
         assert_int_equal(counters(0)->coalesced_1g, !hole);
         /* One of them changes: the others stay. */
         world_write(pd, 46, world_leaf(3 * GIB, EPT_R, MEMTYPE_UC) | EPT_LARGE);
-        world_invept(0, INVEPT_SINGLE, 0);
+        world_flush(0, INVEPT_SINGLE, 0);
         for (unsigned i = 0; i < EPT_ENTRIES; i += 23)
             assert_mapped(0, i * PAGE_2M, PAGE_SIZE, PAGE_2M);
         assert_int_equal(repaired(0), 1);

@@ -33,11 +33,11 @@ static void other_eptp_stays_stale(void **state)
     world_access(0, 1, 0, EPT_W);
     world_access(1, 1, 0, EPT_W);
     world_write(table, 0, 0);
-    world_invept(0, INVEPT_SINGLE, 0);
+    world_flush(0, INVEPT_SINGLE, 0);
     assert_int_equal(world_mapped(0, 0, 0, NULL), 0);
-    world_invept(0, INVEPT_SINGLE, 1);
+    world_flush(0, INVEPT_SINGLE, 1);
     assert_int_equal(world_mapped(0, 1, 0, NULL), 0);
-    world_invept(1, INVEPT_GLOBAL, 0);
+    world_flush(1, INVEPT_GLOBAL, 0);
     assert_int_equal(world_mapped(1, 1, 0, NULL), 0);
     world_end();
 }
@@ -51,10 +51,10 @@ static void watch_lost_track(void **state)
     world_pages_in(0);
     uint64_t table = world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
     world_access(0, 0, 0, EPT_W);
-    world_invept(0, INVEPT_SINGLE, 0);
+    world_flush(0, INVEPT_SINGLE, 0);
     world_write(table, 0, 0);
     fake_watch_lose(0);
-    world_invept(0, INVEPT_SINGLE, 0);
+    world_flush(0, INVEPT_SINGLE, 0);
     assert_int_equal(world_mapped(0, 0, 0, NULL), 0);
     world_end();
 }
@@ -74,7 +74,7 @@ static void many_tables_written(void **state)
     for (unsigned i = 0; i < 40; i++) /* tables are next to each other, upper tables come first */
         world_write_quiet(first + i * PAGE_SIZE, 0, 0);
     world_notice();
-    world_invept(0, INVEPT_SINGLE, 0);
+    world_flush(0, INVEPT_SINGLE, 0);
     for (unsigned i = 0; i < 40; i++)
         assert_int_equal(world_mapped(0, 0, i * PAGE_2M, NULL), 0);
     world_end();
@@ -94,7 +94,7 @@ static void shared_table(void **state)
         for (unsigned i = 0; i < PAGES; i++)
             world_access(0, 0, i * PAGE_2M, EPT_W);
         world_write(table, 0, world_leaf(WORLD_DATA + 9 * PAGE_2M, EPT_R, MEMTYPE_WB));
-        world_invept(0, INVEPT_SINGLE, 0);
+        world_flush(0, INVEPT_SINGLE, 0);
         for (unsigned i = 0; i < PAGES; i++)
             assert_int_equal(world_mapped(0, 0, i * PAGE_2M, NULL), world_expected(0, 0));
         world_end();
@@ -113,12 +113,12 @@ static void cost_follows_changes(void **state)
             table = world_fill(0, i * PAGE_2M, world_leaf(WORLD_DATA + i * PAGE_2M, EPT_RWX, MEMTYPE_WB), PAGE_SIZE);
             world_access(0, 0, i * PAGE_2M, EPT_W);
         }
-        world_invept(0, INVEPT_GLOBAL, 0);
+        world_flush(0, INVEPT_GLOBAL, 0);
         uint64_t compared = counters(0)->revalidated;
-        world_invept(0, INVEPT_GLOBAL, 0);
+        world_flush(0, INVEPT_GLOBAL, 0);
         assert_int_equal(counters(0)->revalidated, compared);
         world_write(table, 5, 0);
-        world_invept(0, INVEPT_GLOBAL, 0);
+        world_flush(0, INVEPT_GLOBAL, 0);
         assert_int_equal(counters(0)->revalidated, compared + EPT_ENTRIES);
         assert_int_equal(counters(0)->rewritten, 1);
         world_end();
@@ -142,7 +142,7 @@ static void move_that_looks_like_growth(void **state)
     world_notice();
     for (unsigned i = 0; i < 8; i++)
         world_access(0, 0, i * PAGE_SIZE, EPT_R);
-    world_invept(0, INVEPT_SINGLE, 0);
+    world_flush(0, INVEPT_SINGLE, 0);
     for (unsigned i = 0; i < 8; i++) {
         bool growing = i < 2;
         world_write_quiet(table, i,
@@ -150,7 +150,7 @@ static void move_that_looks_like_growth(void **state)
     }
     world_notice();
     unsigned before = world_invepts();
-    world_invept(0, INVEPT_SINGLE, 0);
+    world_flush(0, INVEPT_SINGLE, 0);
     assert_true(world_invepts() > before);
     world_end();
 }
@@ -167,7 +167,7 @@ static void nothing_is_added_with_all_off(void **state)
     for (unsigned i = 0; i < EPT_ENTRIES; i++)
         world_write_quiet(table, i, world_leaf(WORLD_DATA + i * PAGE_SIZE, EPT_R, MEMTYPE_WB));
     world_notice();
-    world_invept(0, INVEPT_SINGLE, 0);
+    world_flush(0, INVEPT_SINGLE, 0);
     for (unsigned i = 0; i < EPT_ENTRIES; i++)
         assert_int_equal(world_mapped(0, 0, i * PAGE_SIZE, NULL), 0);
     for (unsigned i = 0; i < EPT_ENTRIES; i += 2)
@@ -227,13 +227,13 @@ static void nested_guest_writes_table(void **state)
         if (n & 2)
             world_access(writer, 0, touched, EPT_W);
         world_access(0, 0, 0, EPT_W);
-        world_invept(0, INVEPT_GLOBAL, 0);
+        world_flush(0, INVEPT_GLOBAL, 0);
         if (!(n & 2))
             world_access(writer, 0, touched, EPT_W);
-        world_invept(0, INVEPT_GLOBAL, 0);
+        world_flush(0, INVEPT_GLOBAL, 0);
         world_nested_write(writer, 0, alias, 0, world_leaf(WORLD_DATA + 9 * PAGE_2M, EPT_R, MEMTYPE_WB));
         assert_int_equal(world_expected(0, 0), world_leaf(WORLD_DATA + 9 * PAGE_2M, EPT_R, MEMTYPE_WB));
-        world_invept(0, INVEPT_GLOBAL, 0);
+        world_flush(0, INVEPT_GLOBAL, 0);
         assert_int_equal(world_mapped(0, 0, 0, NULL), world_expected(0, 0));
         world_end();
     }
@@ -256,27 +256,31 @@ static void tables_out_of_reach_again(void **state)
         world_access(0, 0, 0, EPT_W);
         if (!reachable)
             world_set(0, PAGE_2M, 2, 0);
-        for (unsigned i = 0; i < ALWAYS_LIMIT_FIRST; i++)
+        for (unsigned i = 0; i < ALWAYS_LIMIT_FIRST; i++) {
             ept02_invept(world_ept02(0), INVEPT_GLOBAL, 0);
+            ept02_enter(world_ept02(0), world_root(0, 0));
+        }
         uint64_t compared = counters(0)->revalidated;
-        world_invept(0, INVEPT_GLOBAL, 0);
+        world_flush(0, INVEPT_GLOBAL, 0);
         assert_int_equal(counters(0)->revalidated != compared, reachable);
         if (reachable)
             world_nested_write(0, 0, alias, 0, 0);
         else
             world_write(table, 0, 0);
-        world_invept(0, INVEPT_GLOBAL, 0);
+        world_flush(0, INVEPT_GLOBAL, 0);
         assert_int_equal(world_mapped(0, 0, 0, NULL), 0);
         assert_int_equal(world_expected(0, 0), 0);
         world_end();
     }
 }
 
-/* INVEPTs for one EPTP until what is suspect has been looked at anew. */
+/* INVEPTs, each with its entry, for one EPTP until what is suspect has been looked at anew. */
 static void invept_until_tidy(unsigned eptp)
 {
-    for (unsigned i = 0; i <= ALWAYS_LIMIT_FIRST; i++)
+    for (unsigned i = 0; i <= ALWAYS_LIMIT_FIRST; i++) {
         ept02_invept(world_ept02(0), INVEPT_SINGLE, world_eptp(eptp));
+        ept02_enter(world_ept02(0), world_root(0, eptp));
+    }
 }
 
 /* Out of reach in ept02, but not yet in what the processor has cached: nobody had to execute INVEPT for that EPTP. */
@@ -297,7 +301,7 @@ static void tables_within_cached_reach(void **state)
         ept02_unmap(world_ept02(0), world_root(0, 1), gpa2(alias));
         invept_until_tidy(0);
         world_nested_write(0, 1, alias, 0, 0);
-        world_invept(0, INVEPT_SINGLE, 0);
+        world_flush(0, INVEPT_SINGLE, 0);
         assert_int_equal(world_mapped(0, 0, 0, NULL), world_expected(0, 0));
         world_end();
     }
@@ -317,7 +321,7 @@ static void written_before_out_of_reach(void **state)
     world_nested_write(0, 0, alias, 0, 0);
     world_set(0, PAGE_2M, 2, 0);
     invept_until_tidy(0);
-    world_invept(0, INVEPT_SINGLE, 1);
+    world_flush(0, INVEPT_SINGLE, 1);
     assert_int_equal(world_mapped(0, 1, 0, NULL), 0);
     assert_int_equal(world_expected(1, 0), 0);
     world_end();
@@ -332,7 +336,7 @@ static void run_comes_and_goes(void **state)
     for (unsigned i = 0; i < 20; i++) {
         world_fill(0, 0, world_leaf(WORLD_DATA, EPT_RWX, MEMTYPE_WB), (1 + i % 2) * PAGE_SIZE);
         world_access(0, 0, 0, EPT_W);
-        world_invept(0, INVEPT_SINGLE, 0);
+        world_flush(0, INVEPT_SINGLE, 0);
         for (unsigned page = 0; page < EPT_ENTRIES; page++)
             assert_int_equal(world_mapped(0, 0, page * PAGE_SIZE, NULL), world_expected(0, page * PAGE_SIZE));
     }
