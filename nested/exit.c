@@ -76,7 +76,7 @@ static void handle_fault01(struct cpu *cpu, gpa1_t addr, uint64_t qualification)
     }
     bool lapic = !lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page();
     struct guest_memory memory = nested_memory(cpu);
-    if (lapic && lapic_store_emulate(cpu, &memory, (uint32_t)(addr.v & (PAGE_SIZE - 1))))
+    if (lapic && lapic_store_emulate(cpu, &memory))
         return;
     guest_fault(VECTOR_GP, 0);
 }

@@ -1,7 +1,7 @@
 /*
  * The list of what is measured, and the items of a plain guest and of the VMX instructions.
  * Words of the command line: items=guest,nested,vmx,invept,smp,x2apic,calibrate (default: all that the machine has but
- * calibrate), invept=64,256,1024 (sizes in MiB).
+ * calibrate), invept=64,256,1024 (sizes in MiB), marks=1 (lines at which the machine below notes its counts).
  */
 #include "cost.h"
 #include "verdict.h"

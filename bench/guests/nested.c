@@ -161,11 +161,12 @@ static void touch_go(u32 count)
     worker_do(job_touch);
 }
 
-enum { TOUCH_FROM = 64 * MIB, TOUCHES = WARM_UP + 2 * REPEATS };
+enum { TOUCH_FROM = 64 * MIB };
 
 static void item_violation(const char *name, u64 step)
 {
-    for (u64 gpa = TOUCH_FROM; gpa < TOUCH_FROM + (u64)TOUCHES * step; gpa += step)
+    u32 touches = WARM_UP + (option("marks") ? 3 : 2) * REPEATS;
+    for (u64 gpa = TOUCH_FROM; gpa < TOUCH_FROM + (u64)touches * step; gpa += step)
         *hidden_entry(worker.nest->ept, gpa, step) = 0;
     nest_flush(worker.nest);
     next_touch = (volatile u8 *)(ulong)TOUCH_FROM;

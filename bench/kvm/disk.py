@@ -67,7 +67,7 @@ def build(out, kernel, scenario, ips):
     files = {str(p).lstrip("/"): p for p in (QEMU, *libraries(QEMU), *firmware())}
     files |= {"kvm/vmlinuz": kernel, "kvm/initrd": initrd}
     for name, flags in PROGRAMS.items():
-        files[f"kvm/{name}.elf"] = _compiled(out.with_name(f"{name}.elf"), SCENARIOS / f"{name}.c", flags)
+        files[f"kvm/{name}.elf"] = compiled(out.with_name(f"{name}.elf"), SCENARIOS / f"{name}.c", flags)
     if scenario == "perf":
         if not PERF.is_file():
             raise MachineError(f"missing {PERF} (Debian package linux-perf); run bench/setup.sh --for kvm")
@@ -160,7 +160,7 @@ def firmware():
     return FIRMWARE
 
 
-def _compiled(out, source, flags):
+def compiled(out, source, flags):
     if not shutil.which("gcc"):
         raise MachineError("missing tool gcc (Debian package gcc)")
     done = subprocess.run(["gcc", *flags, "-o", out, source], capture_output=True, text=True)

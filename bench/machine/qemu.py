@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import MachineError, perf
@@ -24,6 +24,10 @@ NESTED = "sys/module/kvm_intel/parameters/nested"
 POWER_OFF = "guest-shutdown"
 
 
+# What makes KVM offer the enlightened VMCS of Hyper-V's interface.
+HYPERV = ("hv-relaxed", "hv-vapic", "hv-vpindex", "hv-time", "hv-evmcs")
+
+
 @dataclass
 class Machine:
     """A PC. `disks` are image paths in the order of BIOS drives 80h, 81h, ..."""
@@ -33,29 +37,42 @@ class Machine:
     cpus: int = 1
     memory_mib: int = 1024
     perf: bool = True  # record L0's view, with KVM
+    data: list = field(default_factory=list)  # disks that the BIOS does not boot
+    hyperv: bool = False  # KVM looks like Hyper-V, which has another kind of VMCS
 
     @property
     def model(self):
-        return "host" if self.accel == "kvm" else "max"
+        if self.accel != "kvm":
+            return "max"
+        return ",".join(("host", *HYPERV)) if self.hyperv else "host"
 
     def check(self):
         if not 1 <= len(self.disks) <= DISKS_MAX:
             raise MachineError(f"{len(self.disks)} disks: the machine has 1 to {DISKS_MAX}")
-        for disk in map(Path, self.disks):
+        for disk in map(Path, [*self.disks, *self.data]):
             if not disk.is_file():
                 raise MachineError(f"missing disk image {disk}")
 
+    def words(self, place=lambda disk: Path(disk).resolve()):
+        """What QEMU is told of the machine: the README shows it to people who start QEMU themselves.
+
+        smm=off: SeaBIOS enters SMM for each access to a virtio disk, and KVM's RSM back into a nested guest ends the machine.
+        place  gives the path of a disk where QEMU runs
+        """
+        words = ["-nodefaults", "-machine", f"pc,smm=off,accel={self.accel}", "-cpu", self.model, "-smp", str(self.cpus),
+                 "-m", str(self.memory_mib), "-display", "none", "-vga", "std",
+                 "-rtc", "base=2023-11-14T22:13:20,clock=vm", "-no-reboot"]
+        for i, disk in enumerate(self.disks):
+            words += ["-drive", f"file={_escaped(place(disk))},format=raw,if=none,id=disk{i}",
+                      "-device", f"virtio-blk-pci,drive=disk{i},bootindex={i}"]
+        for i, disk in enumerate(self.data):
+            words += ["-drive", f"file={_escaped(place(disk))},format=raw,if=ide,index={i},media=disk"]
+        return words
+
     def command(self, serial, monitor_fd):
         """QEMU's command line. It starts stopped: what records it is there from the first instruction."""
-        cpu = "host,+vmx" if self.accel == "kvm" else "max"
-        words = [PROGRAM, "-nodefaults", "-machine", f"pc,accel={self.accel}", "-cpu", cpu,
-                 "-smp", str(self.cpus), "-m", str(self.memory_mib), "-display", "none", "-vga", "std",
-                 "-rtc", "base=2023-11-14T22:13:20,clock=vm", "-no-reboot", "-S",
-                 "-chardev", f"socket,id=monitor,fd={monitor_fd}", "-mon", "chardev=monitor,mode=control",
-                 "-serial", f"file:{serial}"]
-        for i, disk in enumerate(map(Path, self.disks)):
-            words += ["-drive", f"file={_escaped(disk.resolve())},format=raw,if=ide,index={i},media=disk"]
-        return words
+        return [PROGRAM, *self.words(), "-S", "-chardev", f"socket,id=monitor,fd={monitor_fd}",
+                "-mon", "chardev=monitor,mode=control", "-serial", f"file:{serial}"]
 
 
 def _escaped(path):

@@ -53,8 +53,19 @@ def table(verdict, watch):
         yield f"CPUs online in Linux: {watch.guest['cpus']} of {watch.guest.get('possible', '?')}{mode}"
     for text, levels in watch.strata_warnings.items():
         yield f"Strata {'/'.join(f'L{n}' for n in sorted(set(levels)))} warns: {text}"
+    yield from _machine(verdict.l0)
     for report in last_reports(watch.reports):
         yield from _level(report)
+
+
+def _machine(l0):
+    """What a hypervisor that is the machine itself counted (names as machine/perf.py has them)."""
+    taken = {name.removeprefix("vmexit."): n for name, n in l0.items() if name.startswith("vmexit.")}
+    if taken:
+        yield ""
+        yield f"L0 KVM: {_number(sum(taken.values()))} exits of the whole run"
+    for reason, count in sorted(taken.items(), key=lambda row: (-row[1], row[0])):
+        yield f"    {reason.lower():<36}{_number(count):>16}"
 
 
 def _level(report):

@@ -23,6 +23,10 @@ LINE = re.compile(r"bench-json: (\{.*\})\s*$")
 FAILED = re.compile(r"^(FAIL .*|note lib\..*)$")
 OVER = re.compile(r"strata\[L\d+\] \d+: (?:panic|refused): .*")
 END = "bench-end: exit-cost"
+# Behind each mark of the guest, where KVM inside Bochs is the machine: its counts so far. Interrupts are not the guest's
+# doing, and its printing is I/O.
+MARK = re.compile(r"^bench-mark: (\S+) (\d+)$")
+L0 = re.compile(r"^strata-below: exits=(\d+) irq=(\d+) io=(\d+)$")
 
 
 def run(setup, out_dir, progress, items="", invept="", traced=""):
@@ -77,7 +81,8 @@ def _one_level_less(setup):
 def _boot(setup, out_dir, progress, items, invept):
     out_dir.mkdir(parents=True, exist_ok=True)
     disks = setup.strata_disks(out_dir)
-    disk = guest.disk(out_dir / "exit-cost.img", {"items": items, "invept": invept})
+    words = {"items": items, "invept": invept, "marks": "1" if setup.inside else ""}
+    disk = guest.disk(out_dir / "exit-cost.img", words)
     seen = _Watch(setup, progress)
     verdict = setup.run(disks + [disk], out_dir, seen.feed, seen.tick)
     return seen.result(verdict)
@@ -90,6 +95,7 @@ class _Watch:
         self._partial, self._ended, self._over_since = b"", False, None
         self._progress, self._levels = progress, setup.levels
         self.metrics, self.counters, self.errors = {}, [], []
+        self._marks = []  # (item, round trips since the mark before, L0's exits or None) of the current item
 
     def feed(self, data):
         lines = (self._partial + data).split(b"\n")
@@ -105,7 +111,9 @@ class _Watch:
 
     def _line(self, text):
         found = LINE.search(text)
-        if found:
+        if MARK.match(text) or L0.match(text):
+            self._mark(text)
+        elif found:
             try:
                 self._item(json.loads(found.group(1)))
             except (ValueError, KeyError) as error:
@@ -116,6 +124,23 @@ class _Watch:
             self.errors.append(OVER.search(text).group())
             self._over_since = time.monotonic()
         self._ended = self._ended or text.startswith(END)
+
+    def _mark(self, text):
+        """Three marks an item: from the first to the second is what a mark costs, from there to the third the round trips as well."""
+        found = MARK.match(text)
+        if found:
+            self._marks = [m for m in self._marks if m[0] == found[1]] + [(found[1], int(found[2]), None)]
+            return
+        exits, irq, io = map(int, L0.match(text).groups())
+        if not self._marks:
+            return
+        name, per, _ = self._marks[-1]
+        self._marks[-1] = (name, per, exits - irq - io)
+        if per and len(self._marks) == 3:
+            first, second, third = (m[2] for m in self._marks)
+            if None not in (first, second):
+                self.metrics[f"{name}.exits-to-L0"] = metric(round((third - second - (second - first)) / per, 1), "exits")
+            self._marks = []
 
     def _item(self, item):
         name = item["item"]

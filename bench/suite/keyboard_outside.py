@@ -26,7 +26,7 @@ class NoAnswer(Exception):
 
 
 def check(setup):
-    if setup.kind == "bochs":
+    if setup.kind == "bochs" or setup.inside:
         raise MachineError(f"{NAME} needs --machine kvm (or tcg, with --levels 0): Bochs has no monitor that "
                            "presses keys")
 

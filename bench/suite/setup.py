@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kvm import below
 from machine import MachineError, bochs, image, qemu
 
 KINDS = ("bochs", "kvm", "tcg")  # of machines; tcg: QEMU without KVM, which has no VMX
@@ -35,25 +36,41 @@ class Setup:
     limit_s: int = 1800
     stall_s: int = 300
     perf: bool = True  # on KVM: record what it counts
+    hyperv: bool = False  # on KVM: it offers the enlightened VMCS
+    below: str = ""  # on KVM inside Bochs: more for L0's command line
 
     def __post_init__(self):
-        if self.ips is None:
+        if self.ips is None and self.kind == "kvm":
+            self.ips = below.IPS
+        elif self.ips is None:
             self.ips = bochs.usual_ips(" ".join([self.options, *self.level_options.values()]))
 
     @property
     def emulated_ips(self):
         """Ticks per emulated second; None on a machine with a clock of its own."""
-        return self.ips if self.kind == "bochs" else None
+        return self.ips if self.exact else None
+
+    @property
+    def inside(self):
+        """KVM, but inside Bochs, for the host has none."""
+        return self.kind == "kvm" and bool(below.lacking())
+
+    @property
+    def exact(self):
+        """Ticks are Bochs's: equal runs give equal numbers."""
+        return self.kind == "bochs" or self.inside
 
     def check(self):
-        if self.kind != "bochs":
+        if self.hyperv and self.kind != "kvm":
+            raise MachineError("--hyperv: only with --machine kvm")
+        if not self.exact:
             lacking = qemu.missing(self.kind, self.perf)
             if lacking:
                 raise MachineError(f"--machine {self.kind}: {lacking}")
         if self.kind == "tcg" and self.levels:
             raise MachineError("--machine tcg: has no VMX, so only --levels 0")
-        if self.kind == "bochs":
-            self.machine([]).check_cpu()
+        if self.exact:
+            bochs.Machine([], self.cpu, self.smp).check_cpu()
         if not 0 <= self.levels <= LEVELS_MAX:
             raise MachineError(f"{self.levels} levels: 0 to {LEVELS_MAX}")
         if not 1 <= self.smp <= 4:
@@ -79,15 +96,19 @@ class Setup:
     def machine(self, disks):
         if self.kind == "bochs":
             return bochs.Machine(disks, self.cpu, self.smp, self.ips, self.memory_mib)
-        return qemu.Machine(disks, self.kind, self.smp, self.memory_mib, self.perf)
+        return qemu.Machine(disks, self.kind, self.smp, self.memory_mib, self.perf, hyperv=self.hyperv)
 
     def run(self, disks, out_dir, on_serial, on_tick):
         """The machine with DISKS until it ends, or ON_SERIAL or ON_TICK say so: a process.Verdict."""
+        if self.inside:
+            return below.run(self.machine(disks), out_dir, on_serial, on_tick, self.limit_s, self.stall_s, self.ips, self.cpu,
+                             words=self.below)
         how = bochs.run if self.kind == "bochs" else qemu.run
         return how(self.machine(disks), out_dir, on_serial, on_tick, self.limit_s, self.stall_s)
 
     def machine_described(self):
-        return {"kind": self.kind, "version": bochs.version() if self.kind == "bochs" else qemu.version()}
+        version = bochs.version() if self.kind == "bochs" else qemu.version()
+        return {"kind": self.kind, "version": f"{version} in {bochs.version()}" if self.inside else version}
 
     def described(self):
         """For the result file: everything that decides what a run does, but the scenario's own."""

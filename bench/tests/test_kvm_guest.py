@@ -11,7 +11,9 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "bench"))
 sys.dont_write_bytecode = True
 
-from kvm import exits, rows, verdict, watch  # noqa: E402
+from kvm import below, exits, rows, verdict, watch  # noqa: E402
+from machine.process import Verdict  # noqa: E402
+from suite import exit_cost, setup  # noqa: E402
 
 LINUX = """strata-guest: stage=init cpus=2 possible=2 tsc=1
 strata-guest: stage=qemu tsc=2
@@ -166,6 +168,53 @@ class Warnings(unittest.TestCase):
 
     def test_fewer_cpus_say_nothing(self):
         self.assertEqual(self.new("<3>[   22.7] worse", bare_cpus=1), [])
+
+
+
+BELOW = """strata-below: stage=qemu tsc=1000
+strata[L1] 12: started
+strata-below: stage=qemu-ended status=0 tsc=5000
+strata-below: reason=10 count=7
+strata-below: dmesg=<4>[ 2.0] strata: KVM begins
+"""
+
+
+class Below(unittest.TestCase):
+    """KVM as the machine below: what L0 says becomes the verdict on QEMU's machine."""
+
+    def judged(self, text, ended="power-off"):
+        passed = []
+        heard = below._Heard(lambda data: passed.append(data))
+        stop = any([heard.feed(text[i:i + 7].encode()) for i in range(0, len(text), 7)])
+        self.assertTrue(stop or b"".join(passed).decode() == text)
+        return heard.verdict(Verdict(ended, "", 99, 1.0, Path("serial"), Path("log"))), stop
+
+    def test_good(self):
+        verdict, stop = self.judged(BELOW)
+        self.assertEqual((verdict.ended, verdict.ticks, verdict.l0, stop), ("power-off", 4000, {"vmexit.cpuid": 7}, False))
+
+    def test_each_end_that_is_none(self):
+        for there, instead, why in (("status=0", "status=1", "QEMU's status 1"),
+                                    ("stage=qemu tsc=1000", "stage=failed problem=no_debugfs tsc=1", "no_debugfs"),
+                                    ("strata[L1] 12: started", "KVM: entry failed, hardware error 0x7", "entry failed"),
+                                    (BELOW, "nothing\n", "before it started QEMU")):
+            verdict, _ = self.judged(BELOW.replace(there, instead))
+            self.assertEqual(verdict.ended, "qemu failed")
+            self.assertIn(why, verdict.detail)
+
+    def test_marks_of_exit_cost(self):
+        seen = exit_cost._Watch(setup.Setup(levels=0), Silent())
+        for per, exits_, irq in ((0, 100, 1), (0, 130, 2), (32, 1900, 15)):
+            seen.feed(f"bench-mark: nested.cpuid {per}\nstrata-below: exits={exits_} irq={irq} io=10\n".encode())
+        self.assertEqual(seen.metrics["nested.cpuid.exits-to-L0"]["value"], 54.0)  # (1757 - 29) / 32
+
+
+class Silent:
+    def tick(self):
+        pass
+
+    def phase(self, _):
+        pass
 
 
 if __name__ == "__main__":

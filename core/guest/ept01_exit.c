@@ -58,12 +58,12 @@ static void lapic_open(uint32_t perm)
  * An access to the protected xAPIC page. lapic=trap does what older thin hypervisors do to get past it: map the page and
  * invalidate, have the access done, take the page away and invalidate again.
  */
-static bool lapic_access(struct cpu *cpu, gpa1_t addr)
+static bool lapic_access(struct cpu *cpu)
 {
     bool trap = machine.options.lapic == LAPIC_TRAP;
     if (trap)
         lapic_open(EPT_RWX);
-    bool done = lapic_store_emulate(cpu, &guest_memory1, (uint32_t)(addr.v & (PAGE_SIZE - 1)));
+    bool done = lapic_store_emulate(cpu, &guest_memory1);
     if (trap)
         lapic_open(0);
     return done;
@@ -77,7 +77,7 @@ void ept01_handle_violation(struct cpu *cpu, uint32_t reason)
         guest_redeliver(cpu);
         return;
     }
-    if (!lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page() && lapic_access(cpu, addr))
+    if (!lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page() && lapic_access(cpu))
         return;
     /* No processor answers there: code in Strata's place (not executable), an access to the APIC page that stores nothing. */
     guest_fault(VECTOR_GP, 0);

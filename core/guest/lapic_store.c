@@ -80,11 +80,33 @@ static void store(uint32_t offset, uint32_t value)
         lapic_write(offset, value);
 }
 
-bool lapic_store_emulate(struct cpu *cpu, const struct guest_memory *memory, uint32_t offset)
+static uint64_t address_part(const struct cpu *cpu, uint8_t reg)
+{
+    return reg == STORE_NO_REGISTER ? 0 : reg == GPR_RSP ? vmread(GUEST_RSP) : cpu->regs[reg];
+}
+
+/*
+ * Which register of the page the instruction names: bits 11:0 of its linear address, which are those of the physical one. Of the latter
+ * only the page is sure: KVM as the machine below reports addresses cut to it where its own emulator met the violation. Address sizes
+ * cut higher bits only.
+ */
+static uint32_t page_offset(const struct cpu *cpu, const struct store *s)
+{
+    const struct store_address *a = &s->address;
+    uint64_t linear = a->displacement + address_part(cpu, a->base) + (address_part(cpu, a->index) << a->scale);
+    if (a->rip_relative)
+        linear += vmread(GUEST_RIP) + s->length;
+    if (!guest_is_64bit() || a->segment >= SEG_FS) /* in 64-bit mode the others have base 0 */
+        linear += hw_vmread(VMCS_GUEST_ES_BASE + 2u * a->segment);
+    return (uint32_t)linear & (PAGE_SIZE - 1);
+}
+
+bool lapic_store_emulate(struct cpu *cpu, const struct guest_memory *memory)
 {
     uint8_t code[INSTRUCTION_MAX];
     struct guest_paging paging = guest_paging_state();
     struct store s = store_decode(code, fetch(&paging, memory, code), code_size());
+    uint32_t offset = page_offset(cpu, &s);
     switch (s.kind) {
     case STORE_REGISTER:
         store(offset, register_read(cpu, s.reg));

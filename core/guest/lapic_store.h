@@ -13,9 +13,9 @@ struct guest_paging guest_paging_state(void);
 extern const struct guest_memory guest_memory1;
 
 /*
- * Emulates the instruction at RIP of the guest whose VMCS is current, which stores to `offset` of the page; memory reaches its
+ * Emulates the instruction at RIP of the guest whose VMCS is current, which stores to the page; memory reaches its
  * guest-physical memory. False: it is none that is understood.
  */
-bool lapic_store_emulate(struct cpu *cpu, const struct guest_memory *memory, uint32_t offset);
+bool lapic_store_emulate(struct cpu *cpu, const struct guest_memory *memory);
 
 #endif

@@ -12,9 +12,12 @@
 #define REX_LAST 0x4f
 #define REX_W 8
 #define REX_R 4
+#define REX_X 2
+#define REX_B 1
 #define MODRM_REGISTER 3 /* mod: the operand is a register */
 #define MODRM_SIB 4      /* rm: a SIB byte follows */
 #define SIB_NO_BASE 5
+#define SIB_NO_INDEX 4       /* without REX.X */
 #define RM_DISPLACEMENT_16 6 /* rm with mod 0, 16-bit addresses */
 #define RM_DISPLACEMENT_32 5 /* rm with mod 0, else: displacement without base, or RIP-relative */
 
@@ -35,7 +38,8 @@ struct cursor {
 
 struct prefixes {
     bool operand_size, address_size, lock;
-    uint8_t rex; /* 0 = none */
+    uint8_t rex;     /* 0 = none */
+    uint8_t segment; /* enum segment; SEG_COUNT: none */
 };
 
 static uint8_t next_byte(struct cursor *c)
@@ -47,15 +51,43 @@ static uint8_t next_byte(struct cursor *c)
     return c->code[c->at++];
 }
 
-static void skip_bytes(struct cursor *c, size_t count)
+/* A little-endian number; the low 32 bits of it. */
+static uint32_t read_number(struct cursor *c, unsigned bytes)
 {
-    while (count--)
-        next_byte(c);
+    uint32_t value = 0;
+    for (unsigned i = 0; i < bytes; i++) {
+        uint32_t byte = next_byte(c);
+        value |= i < sizeof(value) ? byte << 8 * i : 0;
+    }
+    return value;
 }
 
-static bool is_segment_prefix(uint8_t byte)
+/* A signed displacement of 0, 1, 2 or 4 bytes. */
+static uint32_t read_displacement(struct cursor *c, unsigned bytes)
 {
-    return byte == 0x26 || byte == 0x2e || byte == 0x36 || byte == 0x3e || byte == 0x64 || byte == 0x65;
+    uint32_t value = read_number(c, bytes);
+    return bytes == 1 ? (uint32_t)(int8_t)value : bytes == 2 ? (uint32_t)(int16_t)value : value;
+}
+
+/* SEG_COUNT: the byte is no segment prefix. */
+static uint8_t prefix_segment(uint8_t byte)
+{
+    switch (byte) {
+    case 0x26:
+        return SEG_ES;
+    case 0x2e:
+        return SEG_CS;
+    case 0x36:
+        return SEG_SS;
+    case 0x3e:
+        return SEG_DS;
+    case 0x64:
+        return SEG_FS;
+    case 0x65:
+        return SEG_GS;
+    default:
+        return SEG_COUNT;
+    }
 }
 
 /* Reads prefixes; returns the first byte that is none. A REX that is not the last prefix is ignored. */
@@ -73,7 +105,9 @@ static uint8_t read_prefixes(struct cursor *c, enum code_size code_size, struct 
             p->address_size = true;
         else if (byte == PREFIX_LOCK)
             p->lock = true;
-        else if (!is_segment_prefix(byte))
+        else if (prefix_segment(byte) != SEG_COUNT)
+            p->segment = prefix_segment(byte);
+        else
             return byte;
         p->rex = 0;
     }
@@ -94,27 +128,55 @@ static bool is_32bit(enum code_size code_size, const struct prefixes *p)
     return code_size == CODE_16 ? p->operand_size : !p->operand_size;
 }
 
-/* Skips what follows a ModRM byte that names memory. SDM 2, "Addressing-Mode Encoding of ModR/M and SIB Bytes". */
-static void skip_address(struct cursor *c, uint8_t modrm, unsigned bits)
+static bool is_stack_register(uint8_t reg) { return reg == GPR_RSP || reg == GPR_RBP; }
+
+/* SDM 2, table "16-Bit Addressing Forms with the ModR/M Byte". */
+static void read_address_16(struct cursor *c, uint8_t modrm, struct store_address *a)
 {
+    static const uint8_t base[] = { GPR_RBX, GPR_RBX, GPR_RBP, GPR_RBP, GPR_RSI, GPR_RDI, GPR_RBP, GPR_RBX };
+    static const uint8_t index[] = { GPR_RSI, GPR_RDI, GPR_RSI, GPR_RDI };
     unsigned mod = modrm >> 6, rm = modrm & 7;
-    if (bits == 16) {
-        skip_bytes(c, mod == 2 || (mod == 0 && rm == RM_DISPLACEMENT_16) ? 2 : mod);
-        return;
-    }
-    unsigned base = rm;
-    if (rm == MODRM_SIB)
-        base = next_byte(c) & 7;
-    bool wide = mod == 2 || (mod == 0 && base == (rm == MODRM_SIB ? SIB_NO_BASE : RM_DISPLACEMENT_32));
-    skip_bytes(c, wide ? 4 : mod);
+    bool plain = mod == 0 && rm == RM_DISPLACEMENT_16;
+    if (!plain)
+        a->base = base[rm];
+    if (rm < ARRAY_SIZE(index))
+        a->index = index[rm];
+    a->displacement = read_displacement(c, plain ? 2 : mod);
 }
 
-static uint32_t read_immediate(struct cursor *c)
+/* SDM 2, "Addressing-Mode Encoding of ModR/M and SIB Bytes". */
+static void read_address_32(struct cursor *c, uint8_t modrm, enum code_size code_size, uint8_t rex,
+                            struct store_address *a)
 {
-    uint32_t value = 0;
-    for (unsigned shift = 0; shift < 32; shift += 8)
-        value |= (uint32_t)next_byte(c) << shift;
-    return value;
+    unsigned mod = modrm >> 6, base = modrm & 7;
+    bool sib = base == MODRM_SIB;
+    if (sib) {
+        uint8_t byte = next_byte(c);
+        unsigned index = (byte >> 3 & 7u) | (rex & REX_X ? GPR_R8 : 0u);
+        base = byte & 7;
+        a->scale = byte >> 6;
+        if (index != SIB_NO_INDEX)
+            a->index = (uint8_t)index;
+    }
+    bool no_base = mod == 0 && base == (sib ? SIB_NO_BASE : RM_DISPLACEMENT_32);
+    if (!no_base)
+        a->base = (uint8_t)(base | (rex & REX_B ? GPR_R8 : 0u));
+    a->rip_relative = no_base && !sib && code_size == CODE_64;
+    a->displacement = read_displacement(c, mod == 2 || no_base ? 4 : mod);
+}
+
+/* What follows a ModRM byte that names memory. */
+static void read_address(struct cursor *c, uint8_t modrm, enum code_size code_size, const struct prefixes *p,
+                         struct store_address *a)
+{
+    if (address_bits(code_size, p) == 16)
+        read_address_16(c, modrm, a);
+    else
+        read_address_32(c, modrm, code_size, p->rex, a);
+    if (is_stack_register(a->base))
+        a->segment = SEG_SS;
+    if (p->segment != SEG_COUNT)
+        a->segment = p->segment;
 }
 
 /* The kind of an opcode with a ModRM byte, which is given. */
@@ -138,14 +200,17 @@ static enum store_kind modrm_kind(uint8_t opcode, uint8_t modrm)
 
 static struct store decode(struct cursor *c, enum code_size code_size)
 {
-    struct prefixes p = { 0 };
-    struct store store = { .kind = STORE_UNSUPPORTED };
+    struct prefixes p = { .segment = SEG_COUNT };
+    struct store store = { .kind = STORE_UNSUPPORTED,
+                           .address = { STORE_NO_REGISTER, STORE_NO_REGISTER, 0, SEG_DS, false, 0 } };
     uint8_t opcode = read_prefixes(c, code_size, &p);
     if (!is_32bit(code_size, &p) || (p.lock && opcode != OP_XCHG))
         return store;
     if (opcode == OP_LOAD_EAX || opcode == OP_STORE_EAX) {
         store.kind = opcode == OP_LOAD_EAX ? STORE_LOAD : STORE_REGISTER;
-        skip_bytes(c, address_bits(code_size, &p) / 8);
+        store.address.displacement = read_number(c, address_bits(code_size, &p) / 8);
+        if (p.segment != SEG_COUNT)
+            store.address.segment = p.segment;
         return store;
     }
     if (opcode != OP_XCHG && opcode != OP_STORE && opcode != OP_LOAD && opcode != OP_STORE_IMM)
@@ -154,9 +219,9 @@ static struct store decode(struct cursor *c, enum code_size code_size)
     store.kind = modrm_kind(opcode, modrm);
     if (store.kind == STORE_UNSUPPORTED)
         return store;
-    skip_address(c, modrm, address_bits(code_size, &p));
+    read_address(c, modrm, code_size, &p, &store.address);
     if (store.kind == STORE_IMMEDIATE)
-        store.immediate = read_immediate(c);
+        store.immediate = read_number(c, sizeof(store.immediate));
     else
         store.reg = (uint8_t)((modrm >> 3 & 7) | (p.rex & REX_R ? GPR_R8 : 0));
     return store;

@@ -22,17 +22,26 @@ enum store_kind {
     STORE_EXCHANGE,    /* XCHG of memory and reg: as STORE_LOAD for reg */
 };
 
+#define STORE_NO_REGISTER 0xff
+
+/* The memory operand: segment base + base + (index << scale) + displacement, cut to the address size. */
+struct store_address {
+    uint8_t base, index;   /* enum gpr, or STORE_NO_REGISTER */
+    uint8_t scale;         /* index is shifted left by it */
+    uint8_t segment;       /* enum segment, the default one included */
+    bool rip_relative;     /* the address of the next instruction is added, too */
+    uint32_t displacement; /* its low 32 bits */
+};
+
 struct store {
     enum store_kind kind;
     uint8_t reg;    /* enum gpr */
     uint8_t length; /* bytes of the instruction; 0 unless it was decoded */
     uint32_t immediate;
+    struct store_address address; /* of kinds that were decoded */
 };
 
-/*
- * Decodes the instruction that starts at code[0], of which size bytes are known (INSTRUCTION_MAX is enough).
- * Which address it accesses is not computed: the exit has said so.
- */
+/* Decodes the instruction that starts at code[0], of which size bytes are known (INSTRUCTION_MAX is enough). */
 struct store store_decode(const uint8_t *code, size_t size, enum code_size code_size);
 
 #endif

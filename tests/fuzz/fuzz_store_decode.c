@@ -31,6 +31,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     fuzz_check(store.length >= 2 && store.length <= INSTRUCTION_MAX && store.length < size);
     fuzz_check(store.reg < GPR_COUNT && (code_size == CODE_64 || store.reg < GPR_R8));
+    const struct store_address *a = &store.address;
+    fuzz_check((a->base < GPR_COUNT || a->base == STORE_NO_REGISTER) &&
+               (a->index < GPR_COUNT || a->index == STORE_NO_REGISTER));
+    fuzz_check(a->scale < 4 && a->segment < SEG_LDTR && (code_size == CODE_64 || !a->rip_relative));
     struct store again = decode_exact(data + 1, store.length, code_size);
     fuzz_check(again.kind == store.kind && again.length == store.length && again.immediate == store.immediate);
     fuzz_check(decode_exact(data + 1, (size_t)store.length - 1, code_size).kind == STORE_TRUNCATED);

@@ -88,7 +88,51 @@
     __asm__(".pushsection .rodata\n.code" #bits "\n" #name "_start: " instruction "\n" #name "_end: .code64\n.popsection"); \
     extern const uint8_t name##_start[], name##_end[];
 CASES(ASSEMBLE)
+
+/* X(name, code size, instruction, base, index, scale, segment, RIP-relative, displacement); R: the register's name behind GPR_ */
+#define NONE STORE_NO_REGISTER
+#define R(name) GPR_##name
+#define ADDRESSES(X) \
+    X(a64_00, 64, "movl %eax, 0x300(%rbx)", R(RBX), NONE, 0, DS, false, 0x300) \
+    X(a64_01, 64, "movl %eax, -0x5fc(%rdi)", R(RDI), NONE, 0, DS, false, (uint32_t)-0x5fc) \
+    X(a64_02, 64, "movl %eax, -8(%r13,%r14,8)", R(R13), R(R14), 3, DS, false, (uint32_t)-8) \
+    X(a64_03, 64, "movl %eax, 0x310(%rip)", NONE, NONE, 0, DS, true, 0x310) \
+    X(a64_04, 64, "movl $7, 0x300(%rip)", NONE, NONE, 0, DS, true, 0x300) \
+    X(a64_05, 64, "movl %eax, 0x7fe00300", NONE, NONE, 0, DS, false, 0x7fe00300) \
+    X(a64_06, 64, "movl %eax, 0x20(%rsp)", R(RSP), NONE, 0, SS, false, 0x20) \
+    X(a64_07, 64, "movl %eax, (%r12)", R(R12), NONE, 0, DS, false, 0) \
+    X(a64_08, 64, "movl %eax, (%rax,%r12,4)", R(RAX), R(R12), 2, DS, false, 0) \
+    X(a64_09, 64, "movl %eax, %gs:0x10(%rbp)", R(RBP), NONE, 0, GS, false, 0x10) \
+    X(a64_10, 64, "movl %eax, 0x300(,%rcx,2)", NONE, R(RCX), 1, DS, false, 0x300) \
+    X(a64_11, 64, "movabsl %eax, 0x1fee00300", NONE, NONE, 0, DS, false, 0xfee00300) \
+    X(a64_12, 64, "movabsl %fs:0xfee00300, %eax", NONE, NONE, 0, FS, false, 0xfee00300) \
+    X(a32_00, 32, "movl %eax, 0xfee00300", NONE, NONE, 0, DS, false, 0xfee00300) \
+    X(a32_01, 32, "movl %ecx, 0xfee00310", NONE, NONE, 0, DS, false, 0xfee00310) \
+    X(a32_02, 32, "movl %ecx, -4(%ebp,%esi,2)", R(RBP), R(RSI), 1, SS, false, (uint32_t)-4) \
+    X(a32_03, 32, "movl %ecx, %ds:8(%esp)", R(RSP), NONE, 0, DS, false, 8) \
+    X(a32_04, 32, "movl %ecx, -2(%bp,%di)", R(RBP), R(RDI), 0, SS, false, (uint32_t)-2) \
+    X(a16_00, 16, "movl %eax, (%bx,%si)", R(RBX), R(RSI), 0, DS, false, 0) \
+    X(a16_01, 16, "movl %eax, 0x300(%bx)", R(RBX), NONE, 0, DS, false, 0x300) \
+    X(a16_02, 16, "movl %eax, %es:0x10(%di)", R(RDI), NONE, 0, ES, false, 0x10) \
+    X(a16_03, 16, "movl %eax, 4(%bp,%si)", R(RBP), R(RSI), 0, SS, false, 4) \
+    X(a16_04, 16, "movl %ecx, 0x1234", NONE, NONE, 0, DS, false, 0x1234) \
+    X(a16_05, 16, "movl %ecx, 8(%si)", R(RSI), NONE, 0, DS, false, 8) \
+    X(a16_06, 16, "movl %ecx, (%bx,%di)", R(RBX), R(RDI), 0, DS, false, 0) \
+    X(a16_07, 16, "movl %ecx, 0x10(%ebx,%edx,4)", R(RBX), R(RDX), 2, DS, false, 0x10)
+ADDRESSES(ASSEMBLE)
 /* clang-format on */
+
+static const struct {
+    const char *instruction;
+    const uint8_t *start, *end;
+    enum code_size code_size;
+    struct store_address address;
+} addresses[] = {
+#define ADDRESS_ROW(name, bits, instruction, base, index, scale, segment, rip, displacement)                           \
+    { instruction, name##_start, name##_end, CODE_##bits, { base, index, scale, SEG_##segment, rip, displacement } },
+    ADDRESSES(ADDRESS_ROW)
+#undef ADDRESS_ROW
+};
 
 static const struct {
     const char *instruction;
@@ -139,6 +183,21 @@ static void test_assembled(void **state)
         memset(padded, 0xcc, sizeof(padded));
         memcpy(padded, cases[i].start, length);
         assert_case(i, decode_exact(padded, sizeof(padded), cases[i].code_size), length);
+    }
+}
+
+static void test_addresses(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(addresses); i++) {
+        size_t size = (size_t)(addresses[i].end - addresses[i].start);
+        struct store_address got = decode_exact(addresses[i].start, size, addresses[i].code_size).address;
+        const struct store_address *want = &addresses[i].address;
+        if (got.base != want->base || got.index != want->index ||
+            (got.index != STORE_NO_REGISTER && got.scale != want->scale) || got.segment != want->segment ||
+            got.rip_relative != want->rip_relative || got.displacement != want->displacement)
+            fail_msg("%s: base %u, index %u << %u, segment %u, %d, displacement %x", addresses[i].instruction, got.base,
+                     got.index, got.scale, got.segment, got.rip_relative, got.displacement);
     }
 }
 
@@ -216,10 +275,8 @@ static void test_random_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_assembled),
-        cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_odd_prefixes),
-        cmocka_unit_test(test_random_bytes),
+        cmocka_unit_test(test_assembled),    cmocka_unit_test(test_addresses),    cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_odd_prefixes), cmocka_unit_test(test_random_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
