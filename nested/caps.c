@@ -37,6 +37,7 @@
     (VMX_BASIC_REVISION_MASK | VMX_BASIC_MEMTYPE_MASK | VMX_BASIC_INS_OUTS | VMX_BASIC_TRUE_CONTROLS |                 \
      VMX_BASIC_ANY_ERROR_CODE)
 #define VMCS_REGION_SIZE PAGE_SIZE
+#define CR3_TARGET_FIELDS 4
 
 /* The MSR-area maximum is left 0: 512 entries. */
 #define MISC_OFFERED                                                                                                   \
@@ -83,17 +84,36 @@ static uint64_t enum_compute(const struct vmx_caps *caps)
     return highest;
 }
 
+/* As many CR3-target values as there are fields for. */
+static uint64_t misc_filter(const struct vmx_caps *hw)
+{
+    uint64_t misc = vmx_caps_msr(hw, MSR_VMX_MISC) & MISC_OFFERED;
+    uint64_t targets = (misc & VMX_MISC_CR3_TARGETS_MASK) >> VMX_MISC_CR3_TARGETS_SHIFT;
+    for (uint64_t i = 0; i < CR3_TARGET_FIELDS; i++)
+        if (hw->missing[FIELD_CR3_TARGET0 + i] && targets > i)
+            targets = i;
+    return (misc & ~VMX_MISC_CR3_TARGETS_MASK) | targets << VMX_MISC_CR3_TARGETS_SHIFT;
+}
+
 static void msr_set(struct vmx_caps *caps, uint32_t msr, uint64_t value) { caps->msr[msr - MSR_VMX_FIRST] = value; }
 
 void caps_filter(struct vmx_caps *out, const struct vmx_caps *hw, const struct caps_options *opt)
 {
-    static const struct {
+    /* Where exits do not save the timer, it would begin anew behind each that the guest hypervisor does not see. */
+    bool saves_timer = vmx_caps_allowed1(hw, MSR_VMX_EXIT) & EXIT_SAVE_PREEMPTION_TIMER;
+    uint64_t pin = saves_timer ? PIN_OFFERED : PIN_OFFERED & ~PIN_PREEMPTION_TIMER;
+    const struct {
         uint32_t msr;
         uint64_t offered;
     } controls[] = {
-        { MSR_VMX_PIN, PIN_OFFERED },        { MSR_VMX_PROC, PROC_OFFERED },        { MSR_VMX_EXIT, EXIT_OFFERED },
-        { MSR_VMX_ENTRY, ENTRY_OFFERED },    { MSR_VMX_TRUE_PIN, PIN_OFFERED },     { MSR_VMX_TRUE_PROC, PROC_OFFERED },
-        { MSR_VMX_TRUE_EXIT, EXIT_OFFERED }, { MSR_VMX_TRUE_ENTRY, ENTRY_OFFERED },
+        { MSR_VMX_PIN, pin },
+        { MSR_VMX_PROC, PROC_OFFERED },
+        { MSR_VMX_EXIT, EXIT_OFFERED },
+        { MSR_VMX_ENTRY, ENTRY_OFFERED },
+        { MSR_VMX_TRUE_PIN, pin },
+        { MSR_VMX_TRUE_PROC, PROC_OFFERED },
+        { MSR_VMX_TRUE_EXIT, EXIT_OFFERED },
+        { MSR_VMX_TRUE_ENTRY, ENTRY_OFFERED },
     };
     uint64_t proc2 = PROC2_OFFERED | (opt->vmcs_shadowing ? PROC2_SHADOW_VMCS : 0);
 
@@ -106,7 +126,7 @@ void caps_filter(struct vmx_caps *out, const struct vmx_caps *hw, const struct c
     msr_set(out, MSR_VMX_EPT_VPID, ept_vpid_filter(hw, opt));
     msr_set(out, MSR_VMX_BASIC,
             (vmx_caps_msr(hw, MSR_VMX_BASIC) & BASIC_OFFERED) | VMCS_REGION_SIZE << VMX_BASIC_SIZE_SHIFT);
-    msr_set(out, MSR_VMX_MISC, vmx_caps_msr(hw, MSR_VMX_MISC) & MISC_OFFERED);
+    msr_set(out, MSR_VMX_MISC, misc_filter(hw));
     for (uint32_t msr = MSR_VMX_CR0_FIXED0; msr <= MSR_VMX_CR4_FIXED1; msr++)
         msr_set(out, msr, vmx_caps_msr(hw, msr));
     msr_set(out, MSR_VMX_CR4_FIXED1, vmx_caps_msr(hw, MSR_VMX_CR4_FIXED1) & ~CR4_NOT_OFFERED);

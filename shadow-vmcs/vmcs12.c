@@ -25,7 +25,8 @@ void vmcs12_configure(const struct vmcs12_config *c)
 {
     config = *c;
     for (enum vmcs_row row = 0; row < FIELD_COUNT; row++)
-        held[row] = vmcs_fields[row].store != STORE_SOFT && c->hw->offered[vmcs_fields[row].cap];
+        held[row] = vmcs_fields[row].store != STORE_SOFT && c->hw->offered[vmcs_fields[row].cap] &&
+                    !c->hw->missing[row];
 }
 
 static bool in_vmcs02(enum vmcs_row row) { return held[row]; }
@@ -317,7 +318,7 @@ void vmcs12_bitmaps(const struct vmx_caps *offered, uint8_t *vmread_bitmap, uint
     bool write_info = vmx_caps_msr(offered, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO;
     for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
         const struct vmcs_field *f = &vmcs_fields[row];
-        if (f->store == STORE_SOFT || !offered->offered[f->cap])
+        if (!held[row] || !offered->offered[f->cap])
             continue;
         bool writable = f->store == STORE_SHARED || write_info;
         uint32_t last = f->width == WIDTH_W64 ? f->encoding + 1u

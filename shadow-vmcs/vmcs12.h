@@ -94,7 +94,7 @@ void vmcs12_link(struct cpu *cpu, struct vmcs12 *v);
 uint64_t vmcs12_info(const struct vmcs12 *v, enum vmcs_row row);
 void vmcs12_set_info(struct vmcs12 *v, enum vmcs_row row, uint64_t value);
 
-/* The VMREAD and VMWRITE bitmaps for vmcs01: what of the guest hypervisor's accesses exits. offered: its capabilities. */
+/* The VMREAD and VMWRITE bitmaps for vmcs01: what of the guest hypervisor's accesses exits. offered: its capabilities. After vmcs12_configure. */
 void vmcs12_bitmaps(const struct vmx_caps *offered, uint8_t *vmread_bitmap, uint8_t *vmwrite_bitmap);
 
 #endif

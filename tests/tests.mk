@@ -59,7 +59,7 @@ FUZZ_DOUBLES := $(filter-out %_cmocka,$(HOST_DOUBLES))
 
 # Sets of sources. machine: all of Strata that a fake machine can run; what ends in hardware or in text has doubles.
 SET_machine := tests/host/machine/fake_hw tests/host/machine/memory \
-	$(filter-out core/boot/% core/lib/% core/cpu/cpu core/cpu/panic_page core/cpu/trap core/cpu/vmx_require core/cpu/vmxon \
+	$(filter-out core/boot/% core/lib/% core/cpu/cpu core/cpu/panic_page core/cpu/trap core/cpu/vmxon \
 	core/guest/counter_report core/guest/cpuid core/guest/reset core/guest/task% core/memory/paging,$(C_FILES:.c=))
 SET_ept-cache := $(basename $(wildcard ept-cache/*.c)) core/memory/ept01 core/memory/mtrr core/memory/page_pool
 SET_checks := $(basename $(wildcard nested/checks*.c)) core/cpu/vmx_caps core/cpu/vmcs_fields

@@ -235,13 +235,16 @@ void main_bsp(const void *info)
     lowpage_message(early_messages);
     void *shared = hpa_ptr(hpa(memory01.hidden_start + IMAGE_SIZE));
     memset(shared, 0, nested_shared_size());
-    const char *failure = nested_init(shared);
-    if (!failure)
-        failure = wake_cpus();
-    if (!failure)
-        failure = vmxon_cpu(cpus[0]);
+    const char *failure = vmxon_cpu(cpus[0]); /* first: what is found out there goes for all CPUs */
     if (failure)
         refuse(failure);
+    failure = nested_init(shared);
+    if (!failure)
+        failure = wake_cpus();
+    if (failure) {
+        hw_vmxoff();
+        refuse(failure);
+    }
     if (!lowpage_hook_int15())
         refuse("the memory map has too many entries");
     log_info("started, %u CPUs, memory 0x%llx-0x%llx", cpu_count, (unsigned long long)memory01.hidden_start,

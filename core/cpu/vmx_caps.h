@@ -14,8 +14,9 @@
 struct vmx_caps {
     uint64_t msr[MSR_VMX_COUNT]; /* by MSR number - MSR_VMX_FIRST; 0 where the MSR does not exist */
     uint64_t efer;               /* bits of IA32_EFER that are not reserved */
-    uint8_t maxphyaddr;      /* bits of a physical address: CPUID 80000008h, EAX[7:0], less those that choose a key */
-    bool offered[CAP_COUNT]; /* which fields exist: by enum vmcs_cap, derived from msr[] */
+    uint8_t maxphyaddr;        /* bits of a physical address: CPUID 80000008h, EAX[7:0], less those that choose a key */
+    bool offered[CAP_COUNT];   /* which fields exist: by enum vmcs_cap, derived from msr[] */
+    bool missing[FIELD_COUNT]; /* fields that by offered[] exist, but not on this machine (vmx_probe_fields) */
 };
 
 /*

@@ -26,6 +26,33 @@ static unsigned key_bits(void)
     return (tme & on) == on ? (unsigned)(tme >> TME_ACTIVATE_KEY_BITS_SHIFT & 0xf) : 0;
 }
 
+/* Nothing of Strata's own reads or writes these: where the processor has none, vmcs12's values are kept in its software part. */
+static const uint8_t dispensable[] = {
+    FIELD_GUEST_SMBASE, FIELD_CR3_TARGET0, FIELD_CR3_TARGET1, FIELD_CR3_TARGET2, FIELD_CR3_TARGET3,
+    FIELD_IO_RCX,       FIELD_IO_RSI,      FIELD_IO_RDI,      FIELD_IO_RIP,      FIELD_EXECUTIVE_VMCS,
+};
+
+static bool is_dispensable(enum vmcs_row row)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(dispensable); i++)
+        if (dispensable[i] == row)
+            return true;
+    return false;
+}
+
+const struct vmcs_field *vmx_probe_fields(struct vmx_caps *hw)
+{
+    const struct vmcs_field *needed = NULL;
+    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
+        const struct vmcs_field *field = &vmcs_fields[row];
+        uint64_t value;
+        hw->missing[row] = hw->offered[field->cap] && !hw_vmread_try(field->encoding, &value);
+        if (hw->missing[row] && !needed && !is_dispensable(row))
+            needed = field;
+    }
+    return needed;
+}
+
 static uint64_t efer_bits(void)
 {
     uint32_t edx = hw_cpuid(CPUID_EXTENDED_FEATURES, 0).edx;

@@ -12,4 +12,10 @@
  */
 void vmx_probe(struct vmx_caps *hw);
 
+/*
+ * Asks the processor for each field that by its capabilities it has; a VMCS is current. A machine that is a hypervisor may lack some:
+ * hw->missing says which. The first one that Strata cannot do without, or NULL.
+ */
+const struct vmcs_field *vmx_probe_fields(struct vmx_caps *hw);
+
 #endif

@@ -46,6 +46,15 @@ static const struct requirement requirements[] = {
     { MSR_VMX_TRUE_ENTRY, ALLOWED1(ENTRY_LOAD_PAT), "load IA32_PAT on entry (IA32_VMX_TRUE_ENTRY_CTLS[46])" },
     { MSR_VMX_TRUE_ENTRY, ALLOWED1(ENTRY_LOAD_EFER), "load IA32_EFER on entry (IA32_VMX_TRUE_ENTRY_CTLS[47])" },
 
+    /* Strata and its guest in 64-bit mode. */
+    { MSR_VMX_TRUE_EXIT, ALLOWED1(EXIT_HOST_64), "64-bit host (IA32_VMX_TRUE_EXIT_CTLS[41])" },
+    { MSR_VMX_TRUE_ENTRY, ALLOWED1(ENTRY_IA32E), "IA-32e mode guest (IA32_VMX_TRUE_ENTRY_CTLS[41])" },
+
+    /* NMIs that arrive in Strata wait for their turn in the guest. */
+    { MSR_VMX_PIN, ALLOWED1(PIN_NMI), "NMI exiting (IA32_VMX_PINBASED_CTLS[35])" },
+    { MSR_VMX_PIN, ALLOWED1(PIN_VIRTUAL_NMIS), "virtual NMIs (IA32_VMX_PINBASED_CTLS[37])" },
+    { MSR_VMX_PROC, ALLOWED1(PROC_NMI_WINDOW), "NMI-window exiting (IA32_VMX_PROCBASED_CTLS[54])" },
+
     /* Processors that wait for their start as guests. */
     { MSR_VMX_MISC, VMX_MISC_ACTIVITY_WAIT_SIPI, "activity state wait-for-SIPI (IA32_VMX_MISC[8])" },
 };

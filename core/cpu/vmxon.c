@@ -4,8 +4,11 @@
 #include "core/cpu/vmxon.h"
 
 #include "core/cpu/machine.h"
+#include "core/lib/format.h"
 #include "core/cpu/vmx_probe.h"
 #include "core/cpu/vmx_require.h"
+
+#define FAILURE_SIZE 64
 
 static bool feature_control_allows(uint64_t value)
 {
@@ -33,6 +36,25 @@ static void stop_hidden(void)
             hw_wrmsr_try(enables[i], 0);
 }
 
+/* Once, on the first CPU: which VMCS fields there are. NULL, or why Strata cannot run; VMX is off again then. */
+static const char *probe_fields(hpa_t vmcs)
+{
+    static char why[FAILURE_SIZE];
+    static bool probed;
+    if (probed)
+        return NULL;
+    probed = true;
+    hw_vmclear(vmcs);
+    hw_vmptrld(vmcs);
+    const struct vmcs_field *needed = vmx_probe_fields(&machine.hw);
+    hw_vmclear(vmcs);
+    if (!needed)
+        return NULL;
+    hw_vmxoff();
+    format(why, sizeof(why), "no VMCS field %04xh (%s)", needed->encoding, needed->name);
+    return why;
+}
+
 const char *vmxon_cpu(struct cpu *cpu)
 {
     stop_hidden();
@@ -51,10 +73,11 @@ const char *vmxon_cpu(struct cpu *cpu)
     cpu->vmcs01.region = pool_alloc(&cpu->pool);
     if (!region.v || !cpu->vmcs01.region.v)
         return "no memory for its VMX regions";
-    *(uint32_t *)hpa_ptr(region) = (uint32_t)(vmx_caps_msr(&machine.hw, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK);
+    uint32_t revision = (uint32_t)(vmx_caps_msr(&machine.hw, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK);
+    *(uint32_t *)hpa_ptr(region) = *(uint32_t *)hpa_ptr(cpu->vmcs01.region) = revision;
     if (!hw_vmxon(region))
         return "VMXON failed";
     hw_invept(INVEPT_GLOBAL, 0);
     hw_invvpid(INVVPID_ALL, 0, 0);
-    return NULL;
+    return probe_fields(cpu->vmcs01.region);
 }

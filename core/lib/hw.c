@@ -19,6 +19,15 @@ fail:
     panic("VMREAD of field %04xh failed", field);
 }
 
+bool hw_vmread_try(uint32_t field, uint64_t *value)
+{
+    __asm__ volatile goto("vmread %1, %0\n jbe %l[fail]" : "=r"(*value) : "r"((uint64_t)field) : "cc", "memory" : fail);
+    return true;
+fail:
+    *value = 0;
+    return false;
+}
+
 void hw_vmwrite(uint32_t field, uint64_t value)
 {
     __asm__ volatile goto("vmwrite %1, %0\n jbe %l[fail]" : : "r"((uint64_t)field), "r"(value) : "cc", "memory" : fail);

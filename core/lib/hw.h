@@ -23,6 +23,8 @@ uint64_t hw_vmread(uint32_t field);
 void hw_vmwrite(uint32_t field, uint64_t value);
 /* The same for a field that every processor with VMX has, with a current VMCS for sure: not looked at. For long runs of writes. */
 void hw_vmwrite_sure(uint32_t field, uint64_t value);
+/* VMREAD of a field that the processor may not have: false then. A VMCS must be current. */
+bool hw_vmread_try(uint32_t field, uint64_t *value);
 /* VMWRITE that may be refused (a read-only field on a processor without IA32_VMX_MISC[29]): false if so. */
 bool hw_vmwrite_try(uint32_t field, uint64_t value);
 void hw_vmclear(hpa_t vmcs);

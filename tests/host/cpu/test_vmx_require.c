@@ -55,6 +55,11 @@ static void each_missing_feature_is_named(void **state)
         { 0x48f, 53, "load IA32_EFER on exit (IA32_VMX_TRUE_EXIT_CTLS[53])" },
         { 0x490, 46, "load IA32_PAT on entry (IA32_VMX_TRUE_ENTRY_CTLS[46])" },
         { 0x490, 47, "load IA32_EFER on entry (IA32_VMX_TRUE_ENTRY_CTLS[47])" },
+        { 0x48f, 41, "64-bit host (IA32_VMX_TRUE_EXIT_CTLS[41])" },
+        { 0x490, 41, "IA-32e mode guest (IA32_VMX_TRUE_ENTRY_CTLS[41])" },
+        { 0x481, 35, "NMI exiting (IA32_VMX_PINBASED_CTLS[35])" },
+        { 0x481, 37, "virtual NMIs (IA32_VMX_PINBASED_CTLS[37])" },
+        { 0x482, 54, "NMI-window exiting (IA32_VMX_PROCBASED_CTLS[54])" },
         { 0x485, 8, "activity state wait-for-SIPI (IA32_VMX_MISC[8])" },
     };
 

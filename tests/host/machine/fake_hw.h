@@ -51,7 +51,10 @@ struct fake_event {
  */
 void fake_hw_reset(size_t memory);
 
-/* What the processors can do. A test may change it before it uses the machine. */
+/*
+ * What the processors can do. A test may change it before it uses the machine. missing[]: fields that the processors
+ * lack although the SDM always has them, as a hypervisor as the machine may.
+ */
 extern struct vmx_caps fake_caps;
 
 /* The fields of page-modification logging exist, too: no capability stands for them. fake_hw_reset clears it. */

@@ -194,7 +194,7 @@ static int field_row(uint32_t field)
 {
     int row = vmcs_field_find(field);
     bool pml = fake_pml && (row == FIELD_PML_ADDR || row == FIELD_GUEST_PML_INDEX);
-    return row >= 0 && (pml || fake_caps.offered[vmcs_fields[row].cap]) ? row : -1;
+    return row >= 0 && !fake_caps.missing[row] && (pml || fake_caps.offered[vmcs_fields[row].cap]) ? row : -1;
 }
 
 static uint64_t value_get(const struct active *vmcs, int row, uint32_t field)
@@ -223,6 +223,15 @@ uint64_t hw_vmread(uint32_t field)
     uint64_t value = value_get(vmcs, row, field);
     fake_record(FAKE_VMREAD, field, value, 0);
     return value;
+}
+
+bool hw_vmread_try(uint32_t field, uint64_t *value)
+{
+    current_vmcs("VMREAD");
+    if (field_row(field) < 0)
+        return false;
+    *value = hw_vmread(field);
+    return true;
 }
 
 bool hw_vmwrite_try(uint32_t field, uint64_t value)

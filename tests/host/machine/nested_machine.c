@@ -16,6 +16,7 @@
 #include "core/upcall.h"
 #include "core/cpu/vmcs01.h"
 #include "core/cpu/vmx_probe.h"
+#include "core/cpu/vmx_require.h"
 #include "core/cpu/vmxon.h"
 #include "tests/host/support/support.h"
 
@@ -74,8 +75,10 @@ static void caps_set(const struct nested_machine_config *config)
         msr[MSR_VMX_PIN - MSR_VMX_FIRST] &= ~(PIN_POSTED_INTR << 32);
         msr[MSR_VMX_TRUE_PIN - MSR_VMX_FIRST] &= ~(PIN_POSTED_INTR << 32);
     }
+    if (config->change)
+        config->change(&fake_caps);
     vmx_caps_derive(&fake_caps);
-    fake_pml = !config->no_pml;
+    fake_pml = fake_caps.msr[MSR_VMX_PROC2 - MSR_VMX_FIRST] >> 32 & PROC2_PML;
     fake_msr_set(MSR_APIC_BASE, APIC_PAGE | APIC_BASE_ENABLE | APIC_BASE_X2APIC | APIC_BASE_BSP);
     fake_msr_set(MSR_X2APIC_ICR, 0);
     fake_msr_set(MSR_KERNEL_GS_BASE, 0);
@@ -112,7 +115,7 @@ static void view_make(void)
     mtrr_init(&memory01.mtrr, 0, machine.hw.maxphyaddr);
     struct ept01_config config = {
         .maxphyaddr = machine.hw.maxphyaddr,
-        .pages_1g = true,
+        .pages_1g = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_1G,
         .accessed_dirty = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_AD,
         .hidden = { { HIDDEN_START, NESTED_MACHINE_END } },
         .junk = memory01.junk,
@@ -152,6 +155,34 @@ static void l2_state_make(void)
     vmwrite(GUEST_RSP, L2_OPERAND + 0x800);
 }
 
+static uint32_t root_revision(void)
+{
+    return (uint32_t)(vmx_caps_msr(&fake_caps, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK);
+}
+
+static void root_enter(unsigned index)
+{
+    uint32_t revision = root_revision();
+    memcpy(hpa_ptr(hpa(ROOT_VMXON(index))), &revision, sizeof(revision));
+    if (!hw_vmxon(hpa(ROOT_VMXON(index))))
+        panic("test: VMXON");
+}
+
+/* What vmxon.c does on the first CPU. */
+static const char *probe_fields(void)
+{
+    fake_cpu_select(0);
+    root_enter(0);
+    hpa_t vmcs = pool_alloc(&memory01.pool);
+    uint32_t revision = root_revision();
+    memcpy(hpa_ptr(vmcs), &revision, sizeof(revision));
+    hw_vmclear(vmcs);
+    hw_vmptrld(vmcs);
+    const struct vmcs_field *needed = vmx_probe_fields(&machine.hw);
+    hw_vmclear(vmcs);
+    return needed ? needed->name : NULL;
+}
+
 static void cpu_start(unsigned index)
 {
     static struct cpu storage[FAKE_CPUS];
@@ -164,26 +195,39 @@ static void cpu_start(unsigned index)
     cpus[index] = c;
     cpu_count = index + 1;
     nested_machine_select(index);
-    uint32_t revision = (uint32_t)(vmx_caps_msr(&fake_caps, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK);
-    memcpy(hpa_ptr(hpa(ROOT_VMXON(index))), &revision, sizeof(revision));
-    if (!hw_vmxon(hpa(ROOT_VMXON(index))))
-        panic("test: VMXON");
+    if (index)
+        root_enter(index);
     vmcs01_create(c);
     vmcs01_init_state(c, ACTIVITY_ACTIVE);
     nested_cpu_init(c);
     l2_state_make();
     c->state = CPU_STARTED;
+    uint32_t revision = root_revision();
     memcpy((void *)(L2_VMXON + index * PAGE_SIZE), &revision, sizeof(revision));
-    if (fake_enter(FAKE_VMLAUNCH).result != FAKE_ENTERED)
-        panic("test: the first entry fails");
+    struct fake_entry entry = fake_enter(FAKE_VMLAUNCH);
+    if (entry.result != FAKE_ENTERED)
+        panic("test: the first entry fails: %s", entry.rule ? entry.rule->name : "launch state");
 }
 
 void nested_machine_start(const struct nested_machine_config *config)
 {
+    const char *refused = nested_machine_try(config);
+    if (refused)
+        panic("test: refused: %s", refused);
+}
+
+const char *nested_machine_try(const struct nested_machine_config *config)
+{
     reset_hook = NULL;
     fake_hw_reset(NESTED_MACHINE_END);
     caps_set(config);
+    const char *refused = vmx_require(&fake_caps);
+    if (refused)
+        return refused;
     view_make();
+    refused = probe_fields();
+    if (refused)
+        return refused;
     machine.options.shadow = config->shadow_off ? OPTION_OFF : OPTION_ON;
     const char *failure = nested_init(calloc(1, nested_shared_size()));
     if (failure)
@@ -193,6 +237,7 @@ void nested_machine_start(const struct nested_machine_config *config)
     nested_machine_select(0);
     put64(EPT12_PML4, EPT12_PDPT | EPT_RWX);
     put64(EPT12_PDPT + 8, PAGE_1G | EPT_RWX | EPT_LARGE | MEMTYPE_WB << EPT_MEMTYPE_SHIFT);
+    return NULL;
 }
 
 void nested_machine_select(unsigned index)

@@ -36,12 +36,15 @@
 #define EPTP12 (EPT12_PML4 | EPTP_WALK_4 | MEMTYPE_WB)
 
 struct nested_machine_config {
-    unsigned cpus; /* 0: one */
+    unsigned cpus;                         /* 0: one */
+    void (*change)(struct vmx_caps *caps); /* of the fake processor, last of all; or NULL */
     bool shadow_off, no_write_info, no_pml, no_flags /* no accessed and dirty flags */, no_vpid, no_apic;
 };
 
 /* Strata has booted and each CPU's guest runs in 64-bit mode, outside VMX operation. CPU 0 is selected. */
 void nested_machine_start(const struct nested_machine_config *config);
+/* The same; but for a processor that Strata refuses it gives the reason, and there is no machine. NULL: it has started. */
+const char *nested_machine_try(const struct nested_machine_config *config);
 /* The CPU that runs from now on. */
 void nested_machine_select(unsigned cpu);
 struct cpu *nested_machine_cpu(void);
