@@ -234,7 +234,7 @@ void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12)
         root->looked = 0;
 }
 
-void ept02_look(struct ept02 *ept, struct ept02_root *root)
+OUT_OF_LINE void ept02_look(struct ept02 *ept, struct ept02_root *root)
 {
     uint64_t bit = BIT(root->index);
     written_collect(ept);
