@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "core/memory/mem.h"
+#include "tests/host/machine/fake_tlb.h"
 #include "tests/host/machine/fake_vmcs.h"
 #include "tests/host/support/support.h"
 
@@ -44,6 +45,7 @@ void fake_hw_reset(size_t memory)
     test_memory_reset(memory);
     memset(&M, 0, sizeof(M));
     fake_caps_all(&fake_caps);
+    fake_tlb_reset(NULL);
     fake_vmcs_reset();
     fake_journal_clear();
     interrupt = NULL;
@@ -283,6 +285,7 @@ void hw_invept(enum invept_type type, uint64_t eptp)
     if ((vmx_caps_msr(&fake_caps, MSR_VMX_EPT_VPID) & needed) != needed)
         panic("fake: INVEPT type %d fails", (int)type);
     fake_record(FAKE_INVEPT, type, eptp, 0);
+    fake_tlb_invept(M.cpu, type, eptp);
 }
 
 void hw_invvpid(enum invvpid_type type, uint16_t vpid, uint64_t linear)
@@ -292,4 +295,5 @@ void hw_invvpid(enum invvpid_type type, uint16_t vpid, uint64_t linear)
     if ((vmx_caps_msr(&fake_caps, MSR_VMX_EPT_VPID) & needed) != needed || (needs_vpid && vpid == 0))
         panic("fake: INVVPID type %d of VPID %u fails", (int)type, vpid);
     fake_record(FAKE_INVVPID, type, vpid, linear);
+    fake_tlb_invvpid(M.cpu, type, vpid, linear);
 }
