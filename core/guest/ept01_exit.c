@@ -24,26 +24,13 @@ void ept01_catch_up(struct cpu *cpu)
     __atomic_store_n(&cpu->flush_epoch, epoch, __ATOMIC_RELEASE);
 }
 
-/* Tables that were unlinked can be used again once every CPU has invalidated. */
-static bool all_caught_up(void)
-{
-    for (unsigned i = 0; i < cpu_count; i++)
-        if (__atomic_load_n(&cpus[i]->flush_epoch, __ATOMIC_ACQUIRE) != memory01.flush_epoch)
-            return false;
-    return true;
-}
-
 bool ept01_make_present(struct cpu *cpu, gpa1_t addr)
 {
     memory_lock();
-    if (memory01.ept01.lazy_retired && all_caught_up())
-        ept01_recycle(&memory01.ept01);
     enum ept01_fill result = ept01_fill(&memory01.ept01, addr);
-    if (result == EPT01_FLUSH)
-        ept01_announce_change(); /* the guest comes back until the other CPUs have invalidated, too */
     memory_unlock();
     count(cpu, COUNT_EPT01_FILL);
-    return result == EPT01_FILLED || result == EPT01_FLUSH || watch_write_fault(addr);
+    return result == EPT01_FILLED || watch_write_fault(addr);
 }
 
 static void lapic_open(uint32_t perm)

@@ -265,43 +265,22 @@ bool ept01_retype(struct ept01 *ept01)
     return table_retype(ept01, ept01->root, LEVEL_PML4, 0, &range);
 }
 
-/* Unlinks all lazy tables. Leaves in the eager part's own PDPT stay: they cost nothing. */
-static void lazy_retire(struct ept01 *e)
-{
-    uint64_t *root = table_entries(e->root);
-    for (unsigned i = 0; i < EPT_ENTRIES; i++) {
-        uint64_t base = i * ept_span(LEVEL_PML4), link = entry_read(&root[i]);
-        if (!ept_present(link))
-            continue;
-        if (base >= e->eager_end) {
-            entry_write(&root[i], 0);
-            continue;
-        }
-        uint64_t *pdpt = table_entries(entry_table(link));
-        for (unsigned j = 0; j < EPT_ENTRIES; j++)
-            if (base + j * ept_span(LEVEL_PDPT) >= e->eager_end && !(entry_read(&pdpt[j]) & EPT_LARGE))
-                entry_write(&pdpt[j], 0);
-    }
-    e->lazy_retired = true;
-}
-
-void ept01_recycle(struct ept01 *ept01)
-{
-    if (!ept01->lazy_retired)
-        return;
-    while (ept01->lazy_count)
-        pool_free(ept01->config.pool, ept01->lazy[--ept01->lazy_count]);
-    ept01->lazy_retired = false;
-}
-
 static hpa_t lazy_alloc(struct ept01 *e)
 {
-    if (e->lazy_count == EPT01_LAZY_MAX)
+    if (e->lazy_count == EPT01_LAZY_MAX || e->config.pool->free_count <= EPT01_LAZY_SPARE)
         return hpa(0);
     hpa_t table = pool_alloc(e->config.pool);
-    if (table.v)
-        e->lazy[e->lazy_count++] = table;
+    e->lazy_count += table.v != 0;
     return table;
+}
+
+/* Types differ in the chunk and there is no table: one page of the type that is right with any. */
+static bool chunk_uncached(const struct ept01 *e, int level, uint64_t base, uint64_t *entry)
+{
+    if (level > LEVEL_PDPT || (level == LEVEL_PDPT && !e->config.pages_1g))
+        return false;
+    *entry = base | EPT_RWX | type_bits(MEMTYPE_UC) | flag_bits(e) | (level > LEVEL_PT ? EPT_LARGE : 0);
+    return true;
 }
 
 enum ept01_fill ept01_fill(struct ept01 *ept01, gpa1_t addr)
@@ -310,28 +289,22 @@ enum ept01_fill ept01_fill(struct ept01 *ept01, gpa1_t addr)
         return EPT01_OUTSIDE;
     if (addr.v < ept01->eager_end)
         return EPT01_REFUSED;
-    if (ept01->lazy_retired)
-        return EPT01_FLUSH;
     struct type_range range = { 0 };
     hpa_t table = ept01->root;
     for (int level = EPT_LEVELS;; level--) {
         uint64_t *entry = &table_entries(table)[ept_index(addr.v, level)], value = entry_read(entry);
+        uint64_t base = align_down(addr.v, ept_span(level));
         if (ept_present(value) && ept_is_leaf(value, level))
             return (value & EPT_RWX) == EPT_RWX ? EPT01_FILLED : EPT01_REFUSED;
         if (!ept_present(value)) {
-            if (chunk_single(ept01, level, align_down(addr.v, ept_span(level)), &range, &value)) {
-                entry_write(entry, value);
+            bool leaf = chunk_single(ept01, level, base, &range, &value);
+            hpa_t below = leaf ? hpa(0) : lazy_alloc(ept01);
+            if (!leaf && below.v == 0 && !chunk_uncached(ept01, level, base, &value))
+                return EPT01_NO_MEMORY;
+            entry_write(entry, below.v ? table_link(below) : value);
+            if (below.v == 0)
                 return EPT01_FILLED;
-            }
-            hpa_t below = lazy_alloc(ept01);
-            if (below.v == 0) {
-                if (ept01->lazy_count == 0)
-                    return EPT01_NO_MEMORY;
-                lazy_retire(ept01);
-                return EPT01_FLUSH;
-            }
             value = table_link(below);
-            entry_write(entry, value);
         }
         table = entry_table(value);
     }

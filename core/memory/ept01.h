@@ -16,7 +16,13 @@
 #include "core/lib/types.h"
 
 #define EPT01_HIDDEN_MAX 4 /* ranges of Strata's own memory */
-#define EPT01_LAZY_MAX 24  /* tables for addresses above the eager part; then they are recycled */
+/*
+ * Tables for addresses above the eager part, which are made when somebody touches them and stay: taking one back would mean to wait until
+ * every processor has forgotten it, and one that takes no exits never would. Enough for every address that a processor with 1-GiB pages can
+ * have, and for 512 GiB without: such processors have 39 bits at most.
+ */
+#define EPT01_LAZY_MAX 512
+#define EPT01_LAZY_SPARE 64 /* pages of the pool that they leave to others */
 
 struct ept01_config {
     uint8_t maxphyaddr;  /* physical-address width in bits */
@@ -37,9 +43,7 @@ struct ept01 {
     uint64_t eager_end;     /* what lies below is mapped for good */
     uint64_t limit;         /* first address that cannot be mapped */
     unsigned retype_splits; /* tables made because memory types differ inside a page */
-    bool lazy_retired;      /* lazy[] is unlinked and waits for ept01_recycle */
-    unsigned lazy_count;
-    hpa_t lazy[EPT01_LAZY_MAX];
+    unsigned lazy_count;    /* tables made for the lazy part */
 };
 
 /* Builds the tables. False when the pool is empty. */
@@ -53,13 +57,13 @@ enum ept01_fill {
     EPT01_FILLED,    /* mapped now (or already): run the guest again */
     EPT01_REFUSED,   /* mapped for good, with fewer rights than the access needs: a protected or hidden page */
     EPT01_OUTSIDE,   /* beyond the physical-address width */
-    EPT01_FLUSH,     /* tables were unlinked: invalidate ept01 on all processors, call ept01_recycle, then fill again */
-    EPT01_NO_MEMORY, /* the pool is empty and nothing can be recycled */
+    EPT01_NO_MEMORY, /* no more tables */
 };
-/* An EPT violation at addr: maps the largest possible page around it if it lies above the eager part. */
+/*
+ * An EPT violation at addr: maps the largest possible page around it if it lies above the eager part; a larger one as UC where a table is
+ * missing.
+ */
 enum ept01_fill ept01_fill(struct ept01 *ept01, gpa1_t addr);
-/* Gives unlinked tables back to the pool. Precondition: every processor has invalidated ept01 since EPT01_FLUSH. */
-void ept01_recycle(struct ept01 *ept01);
 
 /*
  * Gives one 4-KiB page the rights perm (0 or EPT_R with any of EPT_W, EPT_X). False when the page is hidden or above

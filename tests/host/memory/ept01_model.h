@@ -50,7 +50,7 @@ void model_assert_page(uint64_t addr);
 void model_assert_all(void);
 /* Low memory, everything around the hidden ranges, and random pages. */
 void model_assert_some(void);
-/* Every page of the pool is free, reachable, or waiting for recycling. */
+/* Every page of the pool is free or reachable. */
 void model_assert_no_leak(void);
 
 #endif

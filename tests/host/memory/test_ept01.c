@@ -189,34 +189,20 @@ static void test_lazy_fill(void **state)
     (void)state;
     model.seed.state = 16;
     for (unsigned round = 0; round < 20; round++) {
-        unsigned flushes = 0;
         model_start_random();
         uint32_t at_start = model.pool.free_count;
         for (unsigned i = 0; i < 400; i++) {
             uint64_t addr = test_random(&model.seed) & (BIT(i % 3 ? MODEL_WIDTH : 34) - 1);
-            uint32_t free_before = model.pool.free_count;
             enum ept01_fill result = ept01_fill(&model.ept01, gpa1(addr));
             if (addr < model.ept01.eager_end) {
                 assert_int_equal(result, EPT01_REFUSED);
                 continue;
             }
-            if (result == EPT01_FLUSH) {
-                flushes++;
-                /* Processors may still walk the tables: none is given back yet. */
-                uint32_t waiting = model.ept01.lazy_count;
-                assert_int_equal(model.pool.free_count, free_before);
-                assert_int_equal(ept01_lookup(model.ept01.root, gpa1(BIT(39) + addr % BIT(39))).size, 0);
-                assert_int_equal(ept01_fill(&model.ept01, gpa1(addr)), EPT01_FLUSH);
-                ept01_recycle(&model.ept01);
-                assert_int_equal(model.pool.free_count, free_before + waiting);
-                model_assert_no_leak();
-                result = ept01_fill(&model.ept01, gpa1(addr));
-            }
             assert_int_equal(result, EPT01_FILLED);
             assert_int_not_equal(ept01_lookup(model.ept01.root, gpa1(addr)).size, 0);
             model_assert_page(addr);
             assert_int_equal(ept01_fill(&model.ept01, gpa1(addr)), EPT01_FILLED);
-            assert_in_range(at_start - model.pool.free_count, 0, EPT01_LAZY_MAX);
+            assert_int_equal(at_start - model.pool.free_count, model.ept01.lazy_count);
             if (i % 50 == 49) {
                 model_mtrr_random(&model.mtrr, MTRR_DEF_E | MEMTYPE_WB,
                                   (unsigned)test_random_below(&model.seed, MODEL_PAIRS));
@@ -227,15 +213,54 @@ static void test_lazy_fill(void **state)
         }
         model_assert_no_leak();
         model_assert_some();
-        if (!model.ept01.config.pages_1g)
-            assert_true(flushes > 0);
     }
     assert_int_equal(ept01_fill(&model.ept01, gpa1(BIT(MODEL_WIDTH))), EPT01_OUTSIDE);
     assert_int_equal(ept01_fill(&model.ept01, gpa1(~0ull)), EPT01_OUTSIDE);
     assert_int_equal(ept01_fill(&model.ept01, gpa1(0)), EPT01_REFUSED);
 }
 
-/* A lazy page in which types come to differ is unmapped, and what it took comes back with the others. */
+/* Every GiB that there can be, once: with 1-GiB pages all of it, without as much as there are tables for, and then no more. */
+static void test_lazy_everywhere(void **state)
+{
+    (void)state;
+    for (unsigned pages_1g = 0; pages_1g < 2; pages_1g++) {
+        unsigned filled = 0, refused = 0;
+        model_mtrr_firmware(&model.mtrr);
+        assert_true(model_start((struct ept01_config){ .pages_1g = pages_1g, .top = 4 * GIB }, 1000));
+        for (uint64_t addr = 4 * GIB; addr < BIT(MODEL_WIDTH); addr += PAGE_1G) {
+            enum ept01_fill result = ept01_fill(&model.ept01, gpa1(addr));
+            filled += result == EPT01_FILLED;
+            refused += result == EPT01_NO_MEMORY;
+            assert_true(result == EPT01_NO_MEMORY || ept01_lookup(model.ept01.root, gpa1(addr)).size);
+        }
+        assert_int_equal(filled + refused, (BIT(MODEL_WIDTH) - 4 * GIB) / PAGE_1G);
+        assert_int_equal(refused == 0, pages_1g);
+        assert_true(filled >= EPT01_LAZY_MAX - 2);
+        /* What was filled stays. */
+        assert_int_equal(ept01_fill(&model.ept01, gpa1(5 * GIB)), EPT01_FILLED);
+        assert_int_equal(ept01_lookup(model.ept01.root, gpa1(5 * GIB)).base, align_down(5 * GIB, PAGE_2M));
+        model_assert_no_leak();
+    }
+}
+
+/* No table where types differ: UC is right with any. */
+static void test_lazy_without_tables(void **state)
+{
+    (void)state;
+    model_mtrr_firmware(&model.mtrr);
+    assert_true(mtrr_write(&model.mtrr, 0x204, 9 * GIB | MEMTYPE_WC));
+    assert_true(mtrr_write(&model.mtrr, 0x205, (BIT(MODEL_WIDTH) - PAGE_SIZE) | MTRR_MASK_VALID));
+    mtrr_commit(&model.mtrr);
+    assert_true(model_start((struct ept01_config){ .pages_1g = true, .top = 4 * GIB }, EPT01_LAZY_SPARE));
+    assert_int_equal(ept01_fill(&model.ept01, gpa1(9 * GIB)), EPT01_FILLED);
+    struct ept_leaf leaf = ept01_lookup(model.ept01.root, gpa1(9 * GIB));
+    assert_int_equal(leaf.memtype, MEMTYPE_UC);
+    assert_int_equal(leaf.size, PAGE_1G);
+    assert_int_equal(ept01_fill(&model.ept01, gpa1(BIT(39))), EPT01_NO_MEMORY);
+    model_assert_no_leak();
+}
+
+/* A lazy page in which types come to differ is unmapped, and mapped in parts by the next access. */
 static void test_retype_lazy(void **state)
 {
     (void)state;
@@ -371,11 +396,10 @@ static uint64_t action_addr;
 static void action_split(void) { ept01_leaf(&model.ept01, gpa1(action_addr), PAGE_SIZE); }
 static void action_fill(void) { ept01_fill(&model.ept01, gpa1(action_addr)); }
 static void action_retype(void) { ept01_retype(&model.ept01); }
-static void action_retire(void)
+static void action_fill_more(void)
 {
-    for (uint64_t i = 0; ept01_fill(&model.ept01, gpa1(BIT(39) + i * (PAGE_1G + PAGE_2M))) == EPT01_FILLED; i++)
-        ;
-    ept01_recycle(&model.ept01);
+    for (uint64_t i = 0; i < 8; i++)
+        ept01_fill(&model.ept01, gpa1(BIT(39) + i * (PAGE_1G + PAGE_2M)));
 }
 
 /* No state that a processor could see between two stores is wrong. */
@@ -396,7 +420,7 @@ static void test_no_wrong_intermediate_state(void **state)
         action_addr = 3 * BIT(37) + 5 * PAGE_2M;
         journal_over(action_fill);
         if (round == 2)
-            journal_over(action_retire);
+            journal_over(action_fill_more);
         model_mtrr_random(&model.mtrr, MTRR_DEF_E | MEMTYPE_WB, 2);
         journal_over(action_retype);
         model_assert_some();
@@ -438,6 +462,8 @@ int main(void)
         cmocka_unit_test(test_retype),
         cmocka_unit_test(test_retype_is_bounded),
         cmocka_unit_test(test_lazy_fill),
+        cmocka_unit_test(test_lazy_everywhere),
+        cmocka_unit_test(test_lazy_without_tables),
         cmocka_unit_test(test_retype_lazy),
         cmocka_unit_test(test_leaf_and_flags),
         cmocka_unit_test(test_pool_exhausted),
