@@ -172,8 +172,45 @@ static void beyond_memory(void) /* physical addresses far above everything */
     }
     cpuid(0, 0);
 }
+
+enum { FAR_READS = 400 };
+static u64 far_address(u32 i) { return (8 + i) * GIB % BIT(maxphyaddr()) + i * PAGE; }
+
+/* More places than a hypervisor has tables at hand for, while the other CPUs take no exits: nobody has to wait for them. */
+static void far_memory(void)
+{
+    for (u32 i = 0; i < FAR_READS; i++) {
+        hole_map(far_address(i), 3);
+        (void)*(volatile u64 *)hole_va;
+        hole_map(0, 0);
+    }
+    cpuid(0, 0);
+}
+
+static volatile ulong far_seen;
+static void g_far(void) { far_seen = *(volatile ulong *)nest_from; }
+
+static void far_memory_nested(void) /* the same by a nested guest whose EPT leads there */
+{
+    enum { SPOT = 0xa0000000 };
+    struct nest *n = nest_need(MSR_VMX_PROC2, PROC2_EPT, "EPT") ? nest_new(NEST_SAME, g_far) : NULL;
+    if (!n)
+        return;
+    nest_ept(n, ept_new(2 * MIB));
+    nest_from = SPOT;
+    for (u32 i = 0; i < FAR_READS && test_ok(); i++) {
+        ept_set(n->ept, SPOT, PAGE, far_address(i) | EPT_R);
+        nest_flush(n);
+        nest_restart(n, g_far);
+        nest_expect(n, REASON_VMCALL);
+    }
+    page_reset();
+    vmcs_reset();
+}
 #else
 static void beyond_memory(void) { test_skip("64-bit test"); }
+static void far_memory(void) { test_skip("64-bit test"); }
+static void far_memory_nested(void) { test_skip("64-bit test"); }
 #endif
 
 /* VMX pointers at memory that is no RAM: any outcome the SDM names, and the machine goes on. */
@@ -302,6 +339,8 @@ const struct test host_memory_tests[] = {
     { "hidden-instructions", hidden_instructions },
     { "hidden-nested", hidden_nested },
     { "beyond-memory", beyond_memory },
+    { "far-memory", far_memory },
+    { "far-memory-nested", far_memory_nested },
     { "pointers", pointers },
     { "hostile-fields", hostile_fields },
     { "int15-e820", int15_e820 },
