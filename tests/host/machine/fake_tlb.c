@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 
 #define CACHED_MAX 8192
 

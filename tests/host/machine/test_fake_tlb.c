@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "core/lib/mem.h"
+#include "core/memory/mem.h"
 #include "tests/host/machine/fake_tlb.h"
 #include "tests/host/support/support.h"
 
