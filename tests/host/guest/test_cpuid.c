@@ -14,6 +14,7 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/machine.h"
 #include "core/cpu/vmx_probe.h"
+#include "core/guest/counter_report.h"
 #include "core/guest/cpuid.h"
 #include "core/guest/cpuid_hide.h"
 #include "core/guest/dispatch.h"
