@@ -52,6 +52,17 @@ def build_initramfs(out, init=GUEST_FILES / "kvm-init", wanted=WANTED, modules=M
         linux.build_initramfs(out, extra=extra)
 
 
+def words_for(emulator, words):
+    """WORDS with what KVM needs on EMULATOR ("Bochs 3.0"), and why, in one line (None: nothing).
+
+    Bochs 3 refuses every address of a posted-interrupt descriptor (VM-entry error 7), bare as well.
+    """
+    if not re.match(r"Bochs [3-9]", emulator) or "kvm_intel.enable_apicv=" in words:
+        return words, None
+    return f"{words} kvm_intel.enable_apicv=0".strip(), (
+        f"KVM without APIC virtualization (kvm_intel.enable_apicv=0): {emulator} refuses posted-interrupt descriptors")
+
+
 def build(out, kernel, scenario, ips):
     """Write the archive OUT, padded to whole cylinders: a disk image without a file system.
 

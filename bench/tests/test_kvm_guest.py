@@ -1,6 +1,7 @@
 """What is read of a run with KVM as the guest hypervisor, and that each of its verdicts can fail; without an emulator."""
 
 import json
+import lzma
 import sys
 import tempfile
 import unittest
@@ -11,7 +12,8 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "bench"))
 sys.dont_write_bytecode = True
 
-from kvm import below, exits, rows, verdict, watch  # noqa: E402
+from kvm import below, disk, exits, rows, verdict, watch  # noqa: E402
+from machine import MachineError  # noqa: E402
 from machine.process import Verdict  # noqa: E402
 from suite import exit_cost, setup  # noqa: E402
 
@@ -39,6 +41,26 @@ def seen(text, levels=1):
 
 
 AROUND = report(1) + report(2)
+
+
+class Emulators(unittest.TestCase):
+    def test_posted_interrupts(self):
+        self.assertEqual(disk.words_for("Bochs 2.7", "a=b"), ("a=b", None))
+        words, note = disk.words_for("Bochs 3.0", "a=b")
+        self.assertEqual(words, "a=b kvm_intel.enable_apicv=0")
+        self.assertIn("Bochs 3.0", note)
+        self.assertEqual(disk.words_for("Bochs 3.1", "kvm_intel.enable_apicv=1"), ("kvm_intel.enable_apicv=1", None))
+
+    def test_modules(self):
+        with tempfile.TemporaryDirectory() as folder:
+            inside = Path(folder) / "usr/lib/modules/6.12"
+            inside.mkdir(parents=True)
+            (inside / "a.ko.xz").write_bytes(lzma.compress(b"\0depends=b-c\0rest"))
+            (inside / "b-c.ko").write_bytes(b"\0depends=\0rest")
+            self.assertEqual([p.name for p in disk.module_order(["a"], Path(folder))], ["b-c.ko", "a.ko.xz"])
+            (inside / "d.ko.zst").write_bytes(b"")
+            with self.assertRaisesRegex(MachineError, "d.ko.zst"):
+                disk.module_order(["d"], Path(folder))
 
 
 class Linux(unittest.TestCase):
