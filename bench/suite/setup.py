@@ -90,7 +90,7 @@ class Setup:
         for level in range(1, self.levels + 1):
             disks.append(out_dir / f"strata-{level}.img")
             image.grub_disk(disks[-1], {"/boot/strata.elf": self.strata},
-                            f"multiboot2 /boot/strata.elf {self.options_of(level)}\nboot")
+                            f"multiboot2 /boot/strata.elf mark=any {self.options_of(level)}\nboot")
         return disks
 
     def machine(self, disks):

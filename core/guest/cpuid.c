@@ -7,6 +7,7 @@
 #include "core/cpu/cpu.h"
 #include "core/guest/cpuid_hide.h"
 #include "core/guest/dispatch.h"
+#include "core/guest/guest.h"
 #include "core/lib/log.h"
 #include "core/cpu/machine.h"
 #include "core/upcall.h"
@@ -57,14 +58,21 @@ static void name_leaf(uint32_t selector, struct cpuid_regs *out)
     memcpy(out, name + chunk * sizeof(*out), sizeof(*out));
 }
 
-static void mark_leaf(uint32_t marker)
+/*
+ * Prints over a serial line, which stops this CPU for as long as that takes: a kernel may stop the CPU that it runs on, a program may
+ * not, unless the machine's owner says so.
+ */
+static void mark_leaf(uint32_t marker, struct cpuid_regs *out)
 {
+    if (guest_cpl() != 0 && machine.options.mark != MARK_ANY)
+        return;
     uint64_t tsc = hw_rdtsc();
     if (cpuid_level_below())
         hw_cpuid(CPUID_STRATA_MARK, marker);
     for (unsigned i = 0; i < cpu_count; i++)
         nested_counters(cpus[i]);
     counters_print(marker & 0xffffff, tsc);
+    out->eax = 1;
 }
 
 static struct cpuid_regs strata_leaf(uint32_t leaf, uint32_t ecx)
@@ -90,7 +98,7 @@ static struct cpuid_regs strata_leaf(uint32_t leaf, uint32_t ecx)
         name_leaf(ecx, &out);
         break;
     case CPUID_STRATA_MARK:
-        mark_leaf(ecx);
+        mark_leaf(ecx, &out);
         break;
     default:
         break;

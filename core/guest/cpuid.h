@@ -6,7 +6,8 @@
  *   4000_0101h  EAX = version of this interface, EBX = level (1 = nearest the machine), ECX = CPUs, EDX = counters
  *   4000_0102h  in ECX: counter | CPU << 16 (FFh = all) | hop << 24; out: EAX, EBX = value low, high; ECX = 1 if valid
  *   4000_0103h  in ECX: counter | chunk << 16 | hop << 24; out: 16 bytes of its name in EAX, EBX, ECX, EDX
- *   4000_0104h  in ECX: marker (24 bits); every level prints its counters as a JSON line
+ *   4000_0104h  in ECX: marker (24 bits); every level prints its counters as a JSON line; out: EAX = 1 if this one did.
+ *               For kernels; for programs as well with the boot option mark=any
  * A hop count asks the Strata that many levels below; past the last one all registers answer 0.
  */
 #ifndef STRATA_CPUID_H

@@ -11,6 +11,7 @@
 enum option_switch { OPTION_OFF = 0, OPTION_ON = 1 };
 enum option_ept01 { EPT01_LARGE, EPT01_4K };
 enum option_lapic { LAPIC_NATIVE, LAPIC_TRAP };
+enum option_mark { MARK_KERNEL, MARK_ANY };
 
 #define BOOT_NEXT_DRIVE (-1) /* boot the drive behind the one that Strata came from */
 #define BIOS_FIRST_DISK 0x80
@@ -27,6 +28,7 @@ struct options {
     int x2apic;   /* enum option_switch: x2APIC and APIC virtualization offered */
     int ept01;    /* enum option_ept01: pages of ept01 where there is RAM */
     int lapic;    /* enum option_lapic */
+    int mark;     /* enum option_mark: who may have the counters printed */
     int boot;     /* BIOS drive number, or BOOT_NEXT_DRIVE */
     int log;      /* enum log_level: the least urgent level that is printed */
     int serial;   /* I/O port, or SERIAL_OFF */

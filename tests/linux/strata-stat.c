@@ -228,7 +228,10 @@ int main(int argc, char **argv)
         return 1;
     }
     if (argc == 3 && !strcmp(argv[1], "mark")) {
-        cpuid(LEAF_MARK, number(argv[2], 0xffffff));
+        if (cpuid(LEAF_MARK, number(argv[2], 0xffffff)).eax == 0) {
+            fputs("strata-stat: programs may not have counters printed: boot Strata with mark=any\n", stderr);
+            return 1;
+        }
         return 0;
     }
     return report(argc, argv);

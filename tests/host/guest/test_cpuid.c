@@ -18,6 +18,7 @@
 #include "core/guest/cpuid.h"
 #include "core/guest/cpuid_hide.h"
 #include "core/guest/dispatch.h"
+#include "core/guest/guest.h"
 #include "core/lib/log.h"
 #include "core/upcall.h"
 #include "tests/host/machine/fake_hw.h"
@@ -30,11 +31,19 @@ unsigned cpu_count = 1;
 struct machine machine;
 static struct cpu cpu;
 
+static unsigned cpl, prints, marker_printed;
+
 /* What is not linked. */
+unsigned guest_cpl(void) { return cpl; }
 unsigned log_strata_level(void) { return 1; }
 void counter_name(unsigned index, char out[COUNTER_NAME_SIZE]) { (void)index, out[0] = 0; }
 uint64_t counter_read(unsigned index, int of) { return index + (unsigned)of; }
-void counters_print(uint32_t marker, uint64_t tsc) { (void)marker, (void)tsc; }
+void counters_print(uint32_t marker, uint64_t tsc)
+{
+    (void)tsc;
+    prints++;
+    marker_printed = marker;
+}
 void nested_counters(struct cpu *c) { (void)c; }
 void x2apic_cpuid(uint32_t leaf, struct cpuid_regs *regs) { (void)leaf, (void)regs; }
 
@@ -55,6 +64,7 @@ static int start(void **state)
     memset(&machine, 0, sizeof(machine));
     memset(&cpu, 0, sizeof(cpu));
     cpus[0] = &cpu;
+    cpl = prints = 0;
     uint32_t revision = (uint32_t)(vmx_caps_msr(&fake_caps, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK);
     memcpy(hpa_ptr(hpa(0x1000)), &revision, sizeof(revision));
     memcpy(hpa_ptr(hpa(0x2000)), &revision, sizeof(revision));
@@ -150,12 +160,29 @@ static void key_bits_are_no_address_bits(void **state)
     tme(0xf00000003, 31);
 }
 
+/* Printing stops the CPU: not at a program's will. Counters can be read by anybody. */
+static void only_kernels_print(void **state)
+{
+    (void)state;
+    assert_int_equal(ask(CPUID_STRATA_MARK, 0x01000007).eax, 1);
+    assert_int_equal(prints, 1);
+    assert_int_equal(marker_printed, 7);
+    cpl = 3;
+    assert_int_equal(ask(CPUID_STRATA_MARK, 8).eax, 0);
+    assert_int_equal(prints, 1);
+    assert_int_equal(ask(CPUID_STRATA_COUNTER, 5).ecx, 1);
+    machine.options.mark = MARK_ANY;
+    assert_int_equal(ask(CPUID_STRATA_MARK, 9).eax, 1);
+    assert_int_equal(prints, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(features_are_hidden, start),
         cmocka_unit_test_setup(the_machine_below_does_not_show, start),
         cmocka_unit_test_setup(key_bits_are_no_address_bits, start),
+        cmocka_unit_test_setup(only_kernels_print, start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
