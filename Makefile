@@ -6,7 +6,8 @@ FOLDERS = core shadow-vmcs ept-cache x2apic nested
 
 WARNINGS = -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes -Werror
 CFLAGS = -std=gnu11 -O2 -g -ffreestanding -fno-pic -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
-	-mcmodel=kernel -mno-red-zone -mgeneral-regs-only -flto=1 -ffat-lto-objects $(WARNINGS) -I.
+	-mcmodel=kernel -mno-red-zone -mgeneral-regs-only -mindirect-branch=thunk-inline -mindirect-branch-register -fno-jump-tables \
+	-flto=1 -ffat-lto-objects $(WARNINGS) -I.
 LDFLAGS = -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,max-page-size=4096,-z,noexecstack,--no-warn-rwx-segments -Wl,-T,core/boot/strata.lds
 
 C_FILES = $(sort $(foreach f,$(FOLDERS),$(wildcard $(f)/*.c $(f)/*/*.c)))

@@ -2,6 +2,7 @@
  * VMLAUNCH and VMRESUME by the guest hypervisor: checks, then vmcs02 made to match, then the entry itself is exit.S's. Only what
  * changed since the last entry is checked and merged again; a VMRESUME after a plain exit does neither.
  */
+#include "core/cpu/barrier.h"
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
 #include "core/lib/log.h"
@@ -251,6 +252,8 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
         n->init_pending = false;
         reflect_at_entry(cpu, REASON_init, 0);
     }
+    if (machine.barriers && cpu->in_nested)
+        barrier_nested_entry(cpu);
 }
 
 /* The processor found a control that it does not like in a row stored SHARED: SDM 3, "Checks on VMX Controls". */

@@ -2,6 +2,8 @@
  * An exit of the nested guest becomes one to the guest hypervisor: its exit information and guest state are in vmcs02 already, which
  * is vmcs12's storage. What remains is to load vmcs12's host state into vmcs01. SDM 3, "Loading Host State".
  */
+#include "core/cpu/barrier.h"
+#include "core/cpu/machine.h"
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
 #include "core/lib/log.h"
@@ -154,6 +156,8 @@ void reflect(struct cpu *cpu)
     uint32_t reason = (uint32_t)vmcs12_info(v, FIELD_EXIT_REASON);
     struct exit_state from = { 0, 0, blocking_after(n, slot, reason) };
     count(cpu, COUNT_REFLECT + (uint32_t)(reason & REASON_BASIC_MASK) % REASON_COUNT);
+    if (machine.barriers & BARRIER_IBPB)
+        barrier_reflection(cpu);
     if (cpu->nmi_virtual)
         event_close_window(cpu);
     uint64_t load_both = EXIT_LOAD_EFER | EXIT_LOAD_PAT;

@@ -4,6 +4,7 @@
  * Whatever is missing is said in one line, on serial and screen, and the boot goes on without Strata.
  */
 #include "core/boot/acpi.h"
+#include "core/cpu/barrier.h"
 #include "core/guest/cpuid.h"
 #include "core/guest/dispatch.h"
 #include "core/lib/format.h"
@@ -214,6 +215,7 @@ static void probe_features(void)
     machine.cr4 = CR4_PAE | (machine.has_xsave ? CR4_OSXSAVE : 0) | vmx_caps_msr(&machine.hw, MSR_VMX_CR4_FIXED0);
     if (hw_cpuid(1, 0).edx & CPUID1_EDX_MCE) /* without it a machine check in Strata is a shutdown */
         machine.cr4 |= CR4_MCE;
+    machine.barriers = barrier_decide(barrier_facts_read(), machine.options.mitigations);
 }
 
 void main_bsp(const void *info)

@@ -16,6 +16,7 @@ struct machine {
     hpa_t msr_bitmap01;
     uint64_t cr3;       /* Strata's page tables */
     uint64_t cr4;       /* CR4 in root mode */
+    uint32_t barriers;  /* BARRIER_ of barrier.h */
     uint32_t low_page;  /* physical address of the page of conventional memory (lowpage.h) */
     uint8_t boot_drive; /* that the guest boots from */
     bool has_1g_pages, has_xsave, has_x2apic;

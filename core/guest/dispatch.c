@@ -4,6 +4,7 @@
  */
 #include "core/guest/dispatch.h"
 
+#include "core/cpu/barrier.h"
 #include "core/guest/cpuid_hide.h"
 #include "core/guest/ept01_exit.h"
 #include "core/guest/guest.h"
@@ -111,7 +112,7 @@ static exit_handler *const handlers[REASON_COUNT] = {
 };
 
 /* Before any entry: what other CPUs (or this one) changed of ept01 is taken notice of. */
-static bool ready(struct cpu *cpu)
+static inline __attribute__((always_inline)) bool ready(struct cpu *cpu)
 {
     if (cpu->flush_epoch != memory01.flush_epoch)
         ept01_catch_up(cpu);
@@ -127,6 +128,8 @@ bool exit_dispatch(struct cpu *cpu)
     if (cpu->in_nested) {
         cpu->last_exits[cpu->last_exit_count++ % LAST_EXITS] = last | 0x8000;
         nested_exit(cpu, reason);
+        if (machine.barriers && cpu->in_nested)
+            barrier_nested_entry(cpu);
         return ready(cpu);
     }
     cpu->last_exits[cpu->last_exit_count++ % LAST_EXITS] = last;

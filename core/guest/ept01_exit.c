@@ -13,7 +13,7 @@
 #include "core/upcall.h"
 #include "core/cpu/watch_log.h"
 
-void ept01_catch_up(struct cpu *cpu)
+OUT_OF_LINE void ept01_catch_up(struct cpu *cpu)
 {
     uint64_t epoch = __atomic_load_n(&memory01.flush_epoch, __ATOMIC_ACQUIRE);
     uint32_t content = __atomic_load_n(&memory01.ept01_content, __ATOMIC_ACQUIRE);

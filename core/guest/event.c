@@ -4,6 +4,8 @@
  * when the guest would have taken it. The one state that refuses injection, blocking by MOV SS or STI, is waited out
  * with NMI-window exiting.
  */
+#include "core/cpu/barrier.h"
+#include "core/cpu/machine.h"
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
 #include "core/lib/log.h"
@@ -98,5 +100,7 @@ bool entry_inject_pending(struct cpu *cpu)
         else
             event_inject_nmi(cpu);
     }
+    if (machine.barriers && cpu->in_nested)
+        barrier_nested_entry(cpu);
     return cpu->current->launched;
 }

@@ -41,6 +41,9 @@
     X(EPT02_MISCONFIG_12, "ept02.misconfig12")                                                                         \
     X(HISTORY_HIT, "history.hit")                                                                                      \
     X(HISTORY_WASTE, "history.waste")                                                                                  \
+    X(BARRIER_IBPB, "barrier.ibpb") /* against speculation: core/cpu/barrier.h */                                      \
+    X(BARRIER_VERW, "barrier.verw")                                                                                    \
+    X(BARRIER_L1D, "barrier.l1d")                                                                                      \
     X(INVEPT_GUEST, "invept.guest")       /* executed by the guest hypervisor */                                       \
     X(INVEPT_HARDWARE, "invept.hardware") /* executed by Strata */
 

@@ -5,6 +5,7 @@
  * Instructions that may be refused have an entry in the fixup table: when the instruction at `where` raises #GP or #UD,
  * trap.c continues at `to`.
  */
+#include "core/lib/asm.h"
 #include "core/lib/hw.h"
 #include "core/lib/panic.h"
 
@@ -190,6 +191,12 @@ bool hw_xsetbv_try(uint32_t index, uint64_t value)
 }
 
 void hw_wbinvd(void) { __asm__ volatile("wbinvd" : : : "memory"); }
+void hw_verw(void)
+{
+    static const uint16_t selector = SEL_DATA;
+    __asm__ volatile("verw %0" : : "m"(selector) : "cc", "memory");
+}
+
 void hw_pause(void) { __asm__ volatile("pause"); }
 
 uint8_t hw_inb(uint16_t port)

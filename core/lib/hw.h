@@ -56,6 +56,8 @@ uint64_t hw_xgetbv(uint32_t index);
 /* False when the value raised #GP. */
 bool hw_xsetbv_try(uint32_t index, uint64_t value);
 void hw_wbinvd(void);
+/* VERW of a data segment: what it clears beside the flag is the processor's buffers. */
+void hw_verw(void);
 void hw_pause(void);
 uint8_t hw_inb(uint16_t port);
 void hw_outb(uint16_t port, uint8_t value);

@@ -40,6 +40,7 @@ static const struct option option_table[] = {
     SWITCH(shadow), SWITCH(large), SWITCH(coalesce), SWITCH(history), SWITCH(prefill), SWITCH(x2apic),
     { "ept01",  "large|4k",              parse_choice, FIELD(ept01),  EPT01_LARGE,     EPT01_4K },
     { "lapic",  "native|trap",           parse_choice, FIELD(lapic),  LAPIC_NATIVE,    LAPIC_TRAP },
+    { "mitigations", "auto|on|off",      parse_choice, FIELD(mitigations), MITIGATIONS_AUTO, KEEP },
     { "mark",   "kernel|any",            parse_choice, FIELD(mark),   MARK_KERNEL,     KEEP },
     { "compat", "xmhf",                  parse_choice, COMPAT_FIELD,  KEEP,            KEEP },
     { "boot",   "hd0..hd127",            parse_drive,  FIELD(boot),   BOOT_NEXT_DRIVE, KEEP },

@@ -12,6 +12,7 @@ enum option_switch { OPTION_OFF = 0, OPTION_ON = 1 };
 enum option_ept01 { EPT01_LARGE, EPT01_4K };
 enum option_lapic { LAPIC_NATIVE, LAPIC_TRAP };
 enum option_mark { MARK_KERNEL, MARK_ANY };
+enum option_mitigations { MITIGATIONS_AUTO, MITIGATIONS_ON, MITIGATIONS_OFF };
 
 #define BOOT_NEXT_DRIVE (-1) /* boot the drive behind the one that Strata came from */
 #define BIOS_FIRST_DISK 0x80
@@ -20,18 +21,19 @@ enum option_mark { MARK_KERNEL, MARK_ANY };
 
 /* Fields are int so that one table can set them all. */
 struct options {
-    int shadow;   /* enum option_switch: hardware VMCS shadowing */
-    int large;    /* enum option_switch: large pages in ept02 */
-    int coalesce; /* enum option_switch: small neighbours of ept12 become one large page */
-    int history;  /* enum option_switch: what was touched stays mapped through INVEPT */
-    int prefill;  /* enum option_switch: map what the guest hypervisor has just handled */
-    int x2apic;   /* enum option_switch: x2APIC and APIC virtualization offered */
-    int ept01;    /* enum option_ept01: pages of ept01 where there is RAM */
-    int lapic;    /* enum option_lapic */
-    int mark;     /* enum option_mark: who may have the counters printed */
-    int boot;     /* BIOS drive number, or BOOT_NEXT_DRIVE */
-    int log;      /* enum log_level: the least urgent level that is printed */
-    int serial;   /* I/O port, or SERIAL_OFF */
+    int shadow;      /* enum option_switch: hardware VMCS shadowing */
+    int large;       /* enum option_switch: large pages in ept02 */
+    int coalesce;    /* enum option_switch: small neighbours of ept12 become one large page */
+    int history;     /* enum option_switch: what was touched stays mapped through INVEPT */
+    int prefill;     /* enum option_switch: map what the guest hypervisor has just handled */
+    int x2apic;      /* enum option_switch: x2APIC and APIC virtualization offered */
+    int ept01;       /* enum option_ept01: pages of ept01 where there is RAM */
+    int lapic;       /* enum option_lapic */
+    int mitigations; /* enum option_mitigations: barriers against speculation */
+    int mark;        /* enum option_mark: who may have the counters printed */
+    int boot;        /* BIOS drive number, or BOOT_NEXT_DRIVE */
+    int log;         /* enum log_level: the least urgent level that is printed */
+    int serial;      /* I/O port, or SERIAL_OFF */
 };
 
 /* Receives one line of text without a newline, valid during the call. */

@@ -91,9 +91,12 @@ enum vector {
 #define MSR_TSC 0x10
 #define MSR_APIC_BASE 0x1b
 #define MSR_FEATURE_CONTROL 0x3a
+#define MSR_PRED_CMD 0x49
 #define MSR_BIOS_UPDT_TRIG 0x79
 #define MSR_CORE_CAPABILITIES 0xcf
 #define MSR_MTRRCAP 0xfe
+#define MSR_ARCH_CAPABILITIES 0x10a
+#define MSR_FLUSH_CMD 0x10b
 #define MSR_SYSENTER_CS 0x174
 #define MSR_SYSENTER_ESP 0x175
 #define MSR_SYSENTER_EIP 0x176

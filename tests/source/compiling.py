@@ -7,7 +7,7 @@ from tree import TEST_FOLDERS
 STRICT = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wmissing-prototypes", "-Werror"]
 HOSTED = ["-std=gnu11", "-O1", "-I."]
 # Flags of the image that only gcc has.
-GCC_ONLY = {"-fno-allow-store-data-races"}
+GCC_ONLY = {"-fno-allow-store-data-races", "-mindirect-branch=thunk-inline", "-mindirect-branch-register"}
 
 
 def flags_for(tree, compiler):

@@ -18,6 +18,7 @@ PRIVILEGED = re.compile(
 CONTROL_REGISTER = re.compile(r"%%?(?:cr[0-9]+|db[0-9]+|dr[0-9]+)\b")
 ASM = re.compile(r"\b(?:__asm__|asm)\b[^;]*?\(((?:[^;]|;(?=[^\n]*\"))*?)\)\s*;", re.DOTALL)
 STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+INDIRECT = re.compile(r"\b(?:call|jmp)q?\s+\*")
 CODE = re.compile(r"^\s*[0-9a-f]+:\s+(.*)$")
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.+)>:$")
 PREFIXES = {"rep", "repz", "repnz", "repe", "repne", "lock", "data16", "addr32", "rex.w", "rex.W", "cs", "ds", "es", "notrack",
@@ -71,6 +72,21 @@ def privileged_code(tree):
 
     compiled = [f"{path}: was not compiled" for path in tree.image_c if not tree.object_of(path).is_file()]
     return compiled + tree.each(check, tree.image_c)
+
+
+def indirect_branches(tree):
+    """no object branches where a predictor that its guest has trained says: indirect calls and jumps are thunks of returns"""
+    problems = tree.missing("objdump")
+    if problems:
+        return problems
+
+    def check(path):
+        if not tree.object_of(path, "gcc").is_file():
+            return [f"{path}: was not compiled"]
+        _, text, _ = tree.call(["objdump", "-d", "--no-show-raw-insn", tree.object_of(path, "gcc")])
+        return [f"{path}: {line.strip()}" for line in text.splitlines() if INDIRECT.search(line)]
+
+    return tree.each(check, tree.image_c)
 
 
 def pure_files(tree):

@@ -269,6 +269,7 @@ bool hw_xsetbv_try(uint32_t index, uint64_t value)
 }
 
 void hw_wbinvd(void) { fake_record(FAKE_WBINVD, 0, 0, 0); }
+void hw_verw(void) { fake_record(FAKE_VERW, 0, 0, 0); }
 void hw_pause(void) {}
 void hw_halt(void) { panic("fake: the processor halts for good"); }
 

@@ -33,6 +33,7 @@ enum fake_op {
     FAKE_CR_WRITE, /* a = number, b = value */
     FAKE_XSETBV,   /* a = index, b = value */
     FAKE_WBINVD,
+    FAKE_VERW,
     FAKE_OUT,        /* a = port, b = value */
     FAKE_LOAD_TABLE, /* LGDT, LIDT and segments */
     FAKE_OP_COUNT
