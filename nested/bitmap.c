@@ -5,15 +5,8 @@
  */
 #include "core/cpu/machine.h"
 #include "core/cpu/watch_log.h"
+#include "core/lib/string.h"
 #include "nested/nested.h"
-
-static bool pages_equal(const void *a, const void *b)
-{
-    uint64_t words = PAGE_SIZE / sizeof(uint64_t);
-    bool equal;
-    __asm__("repe cmpsq" : "+S"(a), "+D"(b), "+c"(words), "=@cce"(equal) : : "memory");
-    return equal;
-}
 
 /*
  * Nobody can say whether the page was written: another CPU sits in its guest without an exit, say. Then the page is compared with what was
@@ -23,7 +16,7 @@ static bool unchanged(struct cpu *cpu, struct merged_bitmap *m)
 {
     if (!m->seen.v)
         m->seen = pool_alloc(&cpu->pool);
-    return m->seen.v && m->seen_valid && pages_equal(gpa1_ptr(m->source), hpa_ptr(m->seen));
+    return m->seen.v && m->seen_valid && words_equal(gpa1_ptr(m->source), hpa_ptr(m->seen), PAGE_SIZE / 8);
 }
 
 static void merge(struct merged_bitmap *m, const uint64_t *want1)

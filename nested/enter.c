@@ -228,7 +228,6 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
         refuse_controls(cpu);
         return;
     }
-    v->info_count = 0;
     if (v->unmerged)
         nested_merge(cpu, slot);
     else

@@ -162,10 +162,12 @@ OUT_OF_LINE void nested_exit(struct cpu *cpu, uint32_t reason)
     if (reason & REASON_ENTRY_FAILURE) {
         nested_entry_undone(cpu);
         count(cpu, COUNT_ENTRY_REFUSED);
+        vmcs12_info_of_failed_entry(&slot->v);
         reflect(cpu);
         return;
     }
     count(cpu, COUNT_EXIT_L3 + reason % REASON_COUNT);
+    vmcs12_info_of_exit(&slot->v);
     slot->v.launched = slot->v.vmcs02.launched = true;
     switch (reason) {
     case REASON_ept_violation:

@@ -1,5 +1,5 @@
 /*
- * Nested virtualization at boot: what is offered to the guest hypervisor, each CPU's pool and ept02, the shadow VMCS controls of
+ * Nested virtualization at boot: what is offered to the guest hypervisor, each CPU's slots and ept02, the shadow VMCS controls of
  * vmcs01.
  */
 #include "core/cpu/machine.h"
@@ -42,13 +42,13 @@ const char *nested_init(void *shared)
 
 static void init_slots(struct cpu *cpu, struct nested *n)
 {
-    for (unsigned i = 0; i < NESTED_SLOTS; i++) {
+    for (unsigned i = 0; i < OWNER_SLOTS; i++) {
         struct nested_slot *slot = &n->slots[i];
-        slot->v.region.v = VMCS12_NONE;
         slot->v.vmcs02.region = pool_alloc(&cpu->pool);
         slot->msr.page = pool_alloc(&cpu->pool);
         if (!slot->v.vmcs02.region.v || !slot->msr.page.v)
-            panic("a CPU's memory does not hold %u nested VMCSs", NESTED_SLOTS);
+            panic("a CPU's memory does not hold %u nested VMCSs", OWNER_SLOTS);
+        owner_add(&n->owner, &slot->v);
     }
 }
 
@@ -96,7 +96,7 @@ bool nested_caps_msr(uint32_t msr, uint64_t *value)
 void nested_ept01_changed(struct cpu *cpu)
 {
     ept02_ept01_changed(&cpu->nested->ept02);
-    for (unsigned i = 0; i < NESTED_SLOTS; i++) { /* Strata's own MSR bitmap changes together with ept01 */
+    for (unsigned i = 0; i < OWNER_SLOTS; i++) { /* Strata's own MSR bitmap changes together with ept01 */
         cpu->nested->slots[i].msr.version = 0;
         cpu->nested->slots[i].msr.seen_valid = false;
     }
@@ -134,7 +134,7 @@ static uint32_t bitmap_pages(const struct merged_bitmap *m) { return (m->page.v 
 uint32_t nested_pages_kept(const struct cpu *cpu)
 {
     uint32_t pages = ept02_pages(&cpu->nested->ept02);
-    for (unsigned i = 0; i < NESTED_SLOTS; i++) {
+    for (unsigned i = 0; i < OWNER_SLOTS; i++) {
         const struct nested_slot *slot = &cpu->nested->slots[i];
         pages += bitmap_pages(&slot->msr) + bitmap_pages(&slot->vmread) + bitmap_pages(&slot->vmwrite);
     }

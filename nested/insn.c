@@ -11,7 +11,6 @@
 #include "nested/caps.h"
 #include "nested/invalidate.h"
 #include "nested/nested.h"
-#include "nested/pool.h"
 
 static void finish(const struct cpu *cpu, uint64_t flags) { insn_finish(flags, cpu->nested->ia32e); }
 
@@ -24,7 +23,7 @@ void insn_fail(struct cpu *cpu, enum vmx_error error)
         insn_fail_invalid(cpu);
         return;
     }
-    cpu->nested->current->v.soft[FIELD_VM_INSTRUCTION_ERROR] = error;
+    vmcs12_set_error(&cpu->nested->current->v, error);
     finish(cpu, RFLAGS_ZF);
 }
 
@@ -89,7 +88,7 @@ void nested_vmxon(struct cpu *cpu, uint32_t reason)
     n->in_vmx = true;
     n->vmxon = gpa1(addr);
     n->current = NULL;
-    for (unsigned k = 0; k < NESTED_SLOTS; k++) /* in VMX operation IA-32e mode cannot change, before it could */
+    for (unsigned k = 0; k < OWNER_SLOTS; k++) /* in VMX operation IA-32e mode cannot change, before it could */
         n->slots[k].v.unchecked = VMCS12_ALL_GROUPS;
     own_cr0(cpu, true);
     nested_shadowing(true);
@@ -106,12 +105,12 @@ static void leave_vmx(struct cpu *cpu)
 {
     struct nested *n = cpu->nested;
     set_current(cpu, NULL);
+    owner_leave(cpu, &n->owner);
     n->in_vmx = false;
     own_cr0(cpu, false);
     nested_shadowing(false);
 }
 
-/* VMCSs stay cached across VMXOFF: software that wants their contents in memory executes VMCLEAR. */
 static void handle_vmxoff(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
@@ -141,7 +140,7 @@ static void handle_vmclear(struct cpu *cpu, uint32_t reason)
     }
     if (n->current && n->current->v.region.v == addr)
         set_current(cpu, NULL);
-    pool_clear(cpu, gpa1(addr));
+    owner_clear(cpu, &n->owner, gpa1(addr));
     insn_succeed(cpu);
 }
 
@@ -167,7 +166,8 @@ static void handle_vmptrld(struct cpu *cpu, uint32_t reason)
         insn_fail(cpu, VMERR_VMPTRLD_REVISION);
         return;
     }
-    struct nested_slot *slot = pool_activate(cpu, gpa1(addr));
+    struct nested_slot *slot = nested_slot_of(
+        owner_activate(cpu, &n->owner, gpa1(addr), n->current ? &n->current->v : NULL));
     slot->shadow = shadow;
     set_current(cpu, slot);
     insn_succeed(cpu);

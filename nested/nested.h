@@ -1,5 +1,5 @@
 /*
- * Nested virtualization on one CPU: whether the guest hypervisor is in VMX operation, its current VMCS, the pool of cached ones.
+ * Nested virtualization on one CPU: whether the guest hypervisor is in VMX operation, its current VMCS, those that the CPU has.
  * In this folder "L2" is the guest hypervisor (vmcs01 current while it runs) and "L3" the nested guest (vmcs02 current).
  */
 #ifndef STRATA_NESTED_H
@@ -9,9 +9,7 @@
 #include "core/guest/guest_walk.h"
 #include "core/cpu/vmx_caps.h"
 #include "ept-cache/ept02.h"
-#include "shadow-vmcs/vmcs12.h"
-
-#define NESTED_SLOTS 32 /* VMCSs that a CPU keeps; further ones are evicted to the guest's memory */
+#include "shadow-vmcs/owner.h"
 
 /* A bitmap of vmcs02: see bitmap.c. */
 struct merged_bitmap {
@@ -24,22 +22,25 @@ struct merged_bitmap {
     uint32_t writable;        /* writable_generation at that time */
 };
 
-/* What belongs to one vmcs12 beyond its values: what was made of them for vmcs02. */
+/* What belongs to one vmcs12 beyond its values: what was made of them for vmcs02. Nothing of it counts where v is unmerged. */
 struct nested_slot {
     struct vmcs12 v;
     struct merged_bitmap msr, vmread, vmwrite; /* the latter two: pages taken when first used */
     struct ept02_root *root;                   /* NULL: vmcs12 does without EPT */
     uint32_t root_serial;
-    uint32_t flags;           /* enum slot_flag */
-    bool shadow;              /* its region says that it is a shadow VMCS: cannot be entered */
-    struct nested_slot *link; /* that vmcs02's link pointer names; NULL: none */
-    bool prefill;             /* an EPT violation at prefill_addr was reflected */
+    uint32_t flags;      /* enum slot_flag */
+    bool shadow;         /* its region says that it is a shadow VMCS: cannot be entered */
+    struct vmcs12 *link; /* that vmcs02's link pointer names; NULL: none */
+    bool prefill;        /* an EPT violation at prefill_addr was reflected */
     gpa2_t prefill_addr;
     uint16_t vpid02;
     uint8_t not_loaded,
         not_saved;    /* rows of kept_rows (special.c) that vmcs12's entries do not load, exits do not save */
     uint64_t kept[5]; /* vmcs12's values of the latter while L3 runs */
 };
+
+_Static_assert(offsetof(struct nested_slot, v) == 0, "nested_slot_of");
+static inline struct nested_slot *nested_slot_of(struct vmcs12 *v) { return (struct nested_slot *)v; }
 
 /* Rare properties of a vmcs12's controls, so that the usual entry and exit test one word. */
 enum slot_flag {
@@ -58,11 +59,11 @@ struct nested {
     bool init_pending; /* INIT arrived in VMX root operation */
     gpa1_t vmxon;
     struct nested_slot *current; /* NULL: none */
-    uint64_t clock;
-    uint64_t kept01[5]; /* L2's values at the entry, for rows that are not loaded */
-    uint32_t blocking;  /* vmcs01's interruptibility state when L2 entered L3 */
+    uint64_t kept01[5];          /* L2's values at the entry, for rows that are not loaded */
+    uint32_t blocking;           /* vmcs01's interruptibility state when L2 entered L3 */
     struct ept02 ept02;
-    struct nested_slot slots[NESTED_SLOTS];
+    struct vmcs_owner owner;
+    struct nested_slot slots[OWNER_SLOTS];
 };
 
 extern struct vmx_caps nested_caps; /* what is offered to the guest hypervisor */

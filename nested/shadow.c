@@ -1,13 +1,12 @@
 /*
  * VMCS shadowing for the guest hypervisor: L3, itself a hypervisor, reads and writes in place the VMCS that L2 lends to it. That one is
- * a vmcs12 of L2's as well, parked after L2's VMCLEAR, so its vmcs02 page serves as the shadow VMCS in hardware. Rows whose values
+ * a vmcs12 of L2's as well, active for as long as it is used so (shadow-vmcs/owner.h), so its vmcs02 page serves as the shadow VMCS in hardware. Rows whose values
  * are not there (stored SOFT) always exit; if L2 did not ask for that exit, the access is carried out here.
  */
 #include "core/guest/guest.h"
 #include "core/cpu/machine.h"
 #include "nested/insn.h"
 #include "nested/nested.h"
-#include "nested/pool.h"
 
 #define LINK_POINTER_NONE (~0ull)
 
@@ -39,9 +38,9 @@ void shadow_enter(struct cpu *cpu, struct nested_slot *slot)
             shadowing_off(slot);
         return;
     }
-    struct nested_slot *link = slot->link;
-    if (!link || link->v.region.v != region.v || !link->v.lent || !vmcs12_parked_here(&link->v)) {
-        link = pool_shadow(cpu, region);
+    struct vmcs12 *link = slot->link;
+    if (!owner_is_shadow(link, region)) {
+        link = owner_shadow(cpu, &cpu->nested->owner, region, v);
         vmcs_load(cpu, &slot->v.vmcs02);
         if (!link) {
             if (slot->link)
@@ -51,7 +50,7 @@ void shadow_enter(struct cpu *cpu, struct nested_slot *slot)
     }
     if (link != slot->link) {
         slot->link = link;
-        vmwrite(VMCS_LINK_POINTER, link->v.vmcs02.region.v);
+        vmwrite(VMCS_LINK_POINTER, link->vmcs02.region.v);
         vmwrite(VMREAD_BITMAP, slot->vmread.page.v);
         vmwrite(VMWRITE_BITMAP, slot->vmwrite.page.v);
         vmwrite(PROC2_CONTROLS, vmread(PROC2_CONTROLS) | PROC2_SHADOW_VMCS);
@@ -71,10 +70,10 @@ static bool wanted_by_l2(const struct vmcs12 *v, uint64_t encoding, bool write)
     return bitmap[encoding >> 3] >> (encoding & 7) & 1;
 }
 
-/* VMfailValid in the shadow VMCS. */
-static void fail(struct insn i, struct vmcs12 *shadow, enum vmx_error error)
+/* VMfailValid: the number goes to the current VMCS, the one that runs L3. SDM 3, "Conventions" of "VMX Instruction Reference". */
+static void fail(struct insn i, struct nested_slot *slot, enum vmx_error error)
 {
-    shadow->soft[FIELD_VM_INSTRUCTION_ERROR] = error;
+    vmcs12_set_error(&slot->v, error);
     insn_finish(RFLAGS_ZF, i.mode_64);
 }
 
@@ -87,12 +86,12 @@ static void emulate(struct insn i, struct nested_slot *slot, struct vmcs12 *shad
     int row = insn_field_row(encoding);
     bool high = vmcs_encoding_high((uint32_t)encoding);
     if (row < 0) {
-        fail(i, shadow, VMERR_UNSUPPORTED_FIELD);
+        fail(i, slot, VMERR_UNSUPPORTED_FIELD);
         return;
     }
     if (write && vmcs_encoding_type((uint32_t)encoding) == TYPE_INFO &&
         !(vmx_caps_msr(&nested_caps, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO)) {
-        fail(i, shadow, VMERR_READ_ONLY_FIELD);
+        fail(i, slot, VMERR_READ_ONLY_FIELD);
         return;
     }
     uint64_t old = vmcs12_read(cpu, shadow, (enum vmcs_row)row); /* leaves vmcs01 current */
@@ -121,10 +120,12 @@ bool shadow_emulate(struct cpu *cpu, uint32_t reason)
         insn_finish(RFLAGS_CF, i.mode_64);
         return true;
     }
-    struct nested_slot *link = slot->link ? slot->link : pool_shadow(cpu, region);
+    struct vmcs12 *link = slot->link;
+    if (!owner_is_shadow(link, region))
+        link = owner_shadow(cpu, &cpu->nested->owner, region, &slot->v);
     vmcs_load(cpu, &slot->v.vmcs02);
     if (!link)
         return false;
-    emulate(i, slot, &link->v, write);
+    emulate(i, slot, link, write);
     return true;
 }

@@ -1,37 +1,56 @@
 /*
- * See vmcs12.h. The format of a region in the guest's memory is Strata's own: revision, abort indicator, launch state, and the value
- * of each row of the field table.
+ * See vmcs12.h. The values in a region_image stand in the order of places: first the rows that vmcs02 holds, exit information last
+ * among them, then the others. Each part can be read and written in one run.
  */
 #include "shadow-vmcs/vmcs12.h"
 
 #include "core/lib/counters.h"
-#include "core/cpu/watch_log.h"
-
-struct region {
-    uint32_t revision, abort;
-    uint64_t launched;
-    uint64_t tag;   /* of the slot that keeps the VMCS, see vmcs12_park; 0: none */
-    uint64_t stale; /* the values below are not the VMCS's: the slot has them */
-    uint64_t values[FIELD_COUNT];
-};
-_Static_assert(sizeof(struct region) <= PAGE_SIZE, "a region is one page");
 
 #define LINK_POINTER_NONE (~0ull)
 
 static struct vmcs12_config config;
-static bool held[FIELD_COUNT]; /* rows that vmcs02 holds: stored there, and the processor has them */
+
+/* The places of an image: rows that vmcs02 holds (stored there, and the processor has them) are those before `held`. */
+static struct {
+    unsigned shared, held;
+    bool info_writable;
+    uint8_t row[FIELD_COUNT], of_row[FIELD_COUNT];
+    uint16_t encoding[FIELD_COUNT];
+} places;
+_Static_assert(FIELD_COUNT <= UINT8_MAX, "a place is a byte");
+
+static bool in_vmcs02(enum vmcs_row row) { return places.of_row[row] < places.held; }
+
+/* Gives the next places to all rows that are stored so and not placed yet. */
+static unsigned place_rows(unsigned next, enum vmcs_store store, bool (*wanted)(enum vmcs_row row))
+{
+    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
+        if (vmcs_fields[row].store != store || !wanted(row))
+            continue;
+        places.row[next] = (uint8_t)row;
+        places.of_row[row] = (uint8_t)next;
+        places.encoding[next++] = vmcs_fields[row].encoding;
+    }
+    return next;
+}
+
+static bool exists(enum vmcs_row row) { return config.hw->offered[vmcs_fields[row].cap] && !config.hw->missing[row]; }
+static bool is_missing(enum vmcs_row row) { return !exists(row); }
+static bool any(enum vmcs_row row) { return row < FIELD_COUNT; }
 
 void vmcs12_configure(const struct vmcs12_config *c)
 {
     config = *c;
-    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++)
-        held[row] = vmcs_fields[row].store != STORE_SOFT && c->hw->offered[vmcs_fields[row].cap] &&
-                    !c->hw->missing[row];
+    places.info_writable = vmx_caps_msr(c->hw, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO;
+    places.shared = place_rows(0, STORE_SHARED, exists);
+    places.held = place_rows(places.shared, STORE_INFO, exists);
+    unsigned next = place_rows(places.held, STORE_SOFT, any);
+    next = place_rows(next, STORE_SHARED, is_missing);
+    place_rows(next, STORE_INFO, is_missing);
 }
 
-static bool in_vmcs02(enum vmcs_row row) { return held[row]; }
-
-static struct region *region_of(gpa1_t addr) { return gpa1_ptr(addr); }
+/* Bit of a held row of exit information in made_up. */
+static uint64_t info_bit(enum vmcs_row row) { return BIT(places.of_row[row] - places.shared); }
 
 /* Launch state and indicator live in the region that VMCLEAR wrote back. */
 static void set_indicator(const struct vmcs12 *v, bool shadow)
@@ -84,6 +103,16 @@ static void back_to_vmcs01(struct cpu *cpu, struct vmcs12 *v, bool was_lent)
         vmcs_load(cpu, &cpu->vmcs01);
 }
 
+static void set_soft(struct vmcs12 *v, enum vmcs_row row, uint64_t value)
+{
+    if (v->soft[row] == value)
+        return;
+    v->soft[row] = value;
+    v->soft_changed = true;
+}
+
+void vmcs12_set_error(struct vmcs12 *v, enum vmx_error error) { set_soft(v, FIELD_VM_INSTRUCTION_ERROR, error); }
+
 /*
  * "IA-32e mode guest" of vmcs12 changes at VM exits, where the processor stores it in vmcs02. SDM 3, "Saving Control Registers,
  * Debug Registers, and MSRs". vmcs02 is current.
@@ -93,7 +122,7 @@ static void sync_entry_controls(struct vmcs12 *v)
     if (!v->host_written)
         return; /* never entered */
     uint64_t ia32e = vmread(ENTRY_CONTROLS) & ENTRY_IA32E;
-    v->soft[FIELD_ENTRY_CONTROLS] = (v->soft[FIELD_ENTRY_CONTROLS] & ~ENTRY_IA32E) | ia32e;
+    set_soft(v, FIELD_ENTRY_CONTROLS, (v->soft[FIELD_ENTRY_CONTROLS] & ~ENTRY_IA32E) | ia32e);
 }
 
 static bool needs_sync(const struct vmcs12 *v, enum vmcs_row row)
@@ -101,21 +130,15 @@ static bool needs_sync(const struct vmcs12 *v, enum vmcs_row row)
     return v->host_written && !(v->unmerged & BIT(GROUP_CONTROLS)) && vmcs_fields[row].group == GROUP_CONTROLS;
 }
 
-static const uint64_t *info_override(const struct vmcs12 *v, enum vmcs_row row)
+static bool is_made_up(const struct vmcs12 *v, enum vmcs_row row)
 {
-    for (unsigned i = 0; i < v->info_count; i++)
-        if (v->info[i].row == row)
-            return &v->info[i].value;
-    return NULL;
+    return v->made_up && vmcs_fields[row].store == STORE_INFO && in_vmcs02(row) && (v->made_up & info_bit(row));
 }
 
 static OUT_OF_LINE uint64_t read_slowly(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row)
 {
     bool shared = in_vmcs02(row);
-    const uint64_t *override = info_override(v, row);
-    if (override)
-        return *override;
-    if (!shared && !needs_sync(v, row))
+    if (is_made_up(v, row) || (!shared && !needs_sync(v, row)))
         return v->soft[row];
     bool was_lent = v->lent;
     vmcs12_take(cpu, v);
@@ -128,7 +151,7 @@ static OUT_OF_LINE uint64_t read_slowly(struct cpu *cpu, struct vmcs12 *v, enum 
 
 uint64_t vmcs12_read(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row)
 {
-    bool usual = in_vmcs02(row) && !v->lent && !v->info_count; /* without hardware shadowing */
+    bool usual = in_vmcs02(row) && !v->lent && !v->made_up; /* without hardware shadowing */
     if (!usual)
         return read_slowly(cpu, v, row);
     hw_vmptrld(v->vmcs02.region);
@@ -153,7 +176,7 @@ void vmcs12_write(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row, uint64_t
         back_to_vmcs01(cpu, v, was_lent);
     }
     if (!shared)
-        v->soft[row] = value;
+        set_soft(v, row, value);
     uint32_t group = vmcs_fields[row].group == GROUP_NONE ? 0 : (uint32_t)BIT(vmcs_fields[row].group);
     v->unchecked |= group;
     v->unmerged |= group;
@@ -161,148 +184,72 @@ void vmcs12_write(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row, uint64_t
 
 uint64_t vmcs12_info(const struct vmcs12 *v, enum vmcs_row row)
 {
-    const uint64_t *override = v->info_count ? info_override(v, row) : NULL;
-    return override ? *override : hw_vmread(vmcs_fields[row].encoding);
+    return is_made_up(v, row) ? v->soft[row] : hw_vmread(vmcs_fields[row].encoding);
 }
 
 void vmcs12_set_info(struct vmcs12 *v, enum vmcs_row row, uint64_t value)
 {
-    if (hw_vmwrite_try(vmcs_fields[row].encoding, value))
+    value = vmcs_field_trim(row, value);
+    if (!in_vmcs02(row))
+        set_soft(v, row, value);
+    if (!in_vmcs02(row) || hw_vmwrite_try(vmcs_fields[row].encoding, value))
         return;
-    unsigned i = 0;
-    while (i < v->info_count && v->info[i].row != row)
-        i++;
-    if (i == INFO_OVERRIDES)
-        panic("more than %u made-up fields of exit information", INFO_OVERRIDES);
-    v->info[i].row = (uint8_t)row;
-    v->info[i].value = value;
-    if (i == v->info_count)
-        v->info_count++;
+    v->soft[row] = value;
+    v->made_up |= info_bit(row);
 }
 
-/* Makes the slot the VMCS of region with these values, whatever they are. */
-static void fill(struct cpu *cpu, struct vmcs12 *v, gpa1_t region, const uint64_t *values)
-{
-    struct vmcs *before = cpu->current;
-    v->region = region;
-    v->tag = 0;
-    v->lent = v->linked = v->parked = v->host_written = v->stored = false;
-    v->unchecked = v->unmerged = VMCS12_ALL_GROUPS;
-    v->info_count = 0;
+void vmcs12_info_of_exit(struct vmcs12 *v) { v->made_up = 0; }
 
-    memset(hpa_ptr(v->vmcs02.region), 0, PAGE_SIZE);
+void vmcs12_info_of_failed_entry(struct vmcs12 *v)
+{
+    v->made_up &= ~(info_bit(FIELD_EXIT_REASON) | info_bit(FIELD_EXIT_QUALIFICATION));
+}
+
+void vmcs12_init(struct vmcs12 *v)
+{
+    v->region.v = VMCS12_NONE;
     set_indicator(v, false);
     hw_vmclear(v->vmcs02.region);
-    v->vmcs02.launched = false;
+}
+
+/* What earlier VMCSs left in fields of vmcs02 that are not written here counts only once merging has written those, too. */
+void vmcs12_load(struct cpu *cpu, struct vmcs12 *v)
+{
+    struct vmcs *before = cpu->current;
+    v->launched = v->image.launched == 1;
+    v->host_written = v->soft_changed = false;
+    v->unchecked = v->unmerged = VMCS12_ALL_GROUPS;
+    v->made_up = places.info_writable ? 0 : BIT(places.held - places.shared) - 1;
+    unsigned in_hardware = places.info_writable ? places.held : places.shared;
     vmcs_load(cpu, &v->vmcs02);
-    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
-        uint64_t value = vmcs_field_trim(row, __atomic_load_n(&values[row], __ATOMIC_RELAXED));
-        if (!in_vmcs02(row) || !hw_vmwrite_try(vmcs_fields[row].encoding, value))
-            v->soft[row] = value;
+    hw_vmwrite_run(places.encoding, v->image.values, in_hardware);
+    for (unsigned place = in_hardware; place < FIELD_COUNT; place++) {
+        enum vmcs_row row = places.row[place];
+        v->soft[row] = vmcs_field_trim(row, v->image.values[place]);
+        v->soft_changed |= v->soft[row] != v->image.values[place];
     }
     vmcs_load(cpu, before);
     count(cpu, COUNT_VMCS12_LOADED);
 }
 
-void vmcs12_load(struct cpu *cpu, struct vmcs12 *v, gpa1_t region)
-{
-    const struct region *r = region_of(region);
-    v->launched = r->launched == 1;
-    fill(cpu, v, region, r->values);
-}
-
-uint64_t vmcs12_tag_in_memory(gpa1_t region)
-{
-    const struct region *r = region_of(region);
-    return r->stale ? r->tag : 0;
-}
-
-/* All values. vmcs02 is current, its entry controls are in soft[]. */
-static void read_values(const struct vmcs12 *v, uint64_t *values)
-{
-    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
-        const uint64_t *override = info_override(v, row);
-        values[row] = override ? *override : in_vmcs02(row) ? hw_vmread(vmcs_fields[row].encoding) : v->soft[row];
-    }
-}
-
-void vmcs12_copy(struct cpu *cpu, struct vmcs12 *to, gpa1_t region, struct vmcs12 *from)
+void vmcs12_save(struct cpu *cpu, struct vmcs12 *v)
 {
     struct vmcs *before = cpu->current;
-    uint64_t values[FIELD_COUNT];
-    vmcs_load(cpu, &from->vmcs02);
-    if (!(from->unmerged & BIT(GROUP_CONTROLS)))
-        sync_entry_controls(from);
-    read_values(from, values);
-    hw_vmclear(from->vmcs02.region);
-    vmcs_load(cpu, before);
-    to->launched = false;
-    fill(cpu, to, region, values);
-}
-
-void vmcs12_store(struct cpu *cpu, struct vmcs12 *v)
-{
-    struct region *r = region_of(v->region);
-    struct vmcs *before = cpu->current;
-    vmcs12_take(cpu, v);
+    vmcs_load(cpu, &v->vmcs02); /* one that is lent stays what it is: VMREAD does not mind */
     if (!(v->unmerged & BIT(GROUP_CONTROLS)))
         sync_entry_controls(v);
-    read_values(v, r->values);
-    r->launched = v->launched;
-    r->tag = r->stale = 0;
-    v->stored = true;
-    watch_note_write(v->region);
+    v->image.launched = v->launched;
+    hw_vmread_run(places.encoding, v->image.values, places.held);
+    for (unsigned place = places.shared; v->made_up && place < places.held; place++)
+        if (is_made_up(v, places.row[place]))
+            v->image.values[place] = v->soft[places.row[place]];
+    for (unsigned place = places.held; v->soft_changed && place < FIELD_COUNT; place++)
+        v->image.values[place] = v->soft[places.row[place]];
+    v->soft_changed = false;
     hw_vmclear(v->vmcs02.region);
     v->vmcs02.launched = false;
     vmcs_load(cpu, before);
     count(cpu, COUNT_VMCS12_STORED);
-}
-
-static uint64_t last_tag;
-
-void vmcs12_park(struct vmcs12 *v)
-{
-    struct region *r = region_of(v->region);
-    hw_vmclear(v->vmcs02.region);
-    v->vmcs02.launched = false;
-    if (v->lent)
-        set_indicator(v, false);
-    v->lent = v->launched = false;
-    v->parked = true;
-    if (!v->tag)
-        v->tag = __atomic_add_fetch(&last_tag, 1, __ATOMIC_RELAXED);
-    r->launched = 0;
-    if (r->tag != v->tag || r->stale == v->stored) {
-        r->tag = v->tag;
-        r->stale = !v->stored;
-        watch_note_write(v->region);
-    }
-}
-
-bool vmcs12_parked_here(const struct vmcs12 *v) { return v->parked && region_of(v->region)->tag == v->tag; }
-
-void vmcs12_adopt(struct cpu *cpu, struct vmcs12 *to, struct vmcs12 *from)
-{
-    struct vmcs *before = cpu->current;
-    hpa_t page = to->vmcs02.region;
-    *to = *from;
-    from->vmcs02.region = page;
-    from->region.v = VMCS12_NONE;
-    from->parked = false;
-    from->tag = 0;
-    if (!(to->unmerged & BIT(GROUP_CONTROLS))) {
-        vmcs_load(cpu, &to->vmcs02);
-        sync_entry_controls(to);
-        vmcs_load(cpu, before);
-    }
-    to->host_written = false; /* the host state there is the other CPU's */
-    to->unchecked = to->unmerged = VMCS12_ALL_GROUPS;
-}
-
-void vmcs12_clear_in_memory(gpa1_t region)
-{
-    region_of(region)->launched = 0;
-    watch_note_write(region);
 }
 
 /* SDM 3, "VMCS Shadowing Bitmap Addresses": bit n stands for the encoding whose bits 14:0 are n. */
@@ -318,7 +265,7 @@ void vmcs12_bitmaps(const struct vmx_caps *offered, uint8_t *vmread_bitmap, uint
     bool write_info = vmx_caps_msr(offered, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO;
     for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
         const struct vmcs_field *f = &vmcs_fields[row];
-        if (!held[row] || !offered->offered[f->cap])
+        if (!in_vmcs02(row) || !offered->offered[f->cap])
             continue;
         bool writable = f->store == STORE_SHARED || write_info;
         uint32_t last = f->width == WIDTH_W64 ? f->encoding + 1u

@@ -1,9 +1,7 @@
 /*
  * vmcs12: the VMCS that the guest hypervisor sees. Its values live once, most of them in vmcs02 itself (rows SHARED and INFO of the
  * field table), the rest in soft[]. With hardware shadowing vmcs02 is lent to the guest hypervisor as its shadow VMCS while it
- * runs: it reads exit information and edits nested guest state in place, without exits.
- *
- * A vmcs12 is cached by one CPU from VMPTRLD to VMCLEAR (or eviction); otherwise it is in the guest's memory, in its region.
+ * runs: it reads exit information and edits nested guest state in place, without exits. Which CPU has which VMCS: owner.h.
  */
 #ifndef STRATA_VMCS12_H
 #define STRATA_VMCS12_H
@@ -11,30 +9,26 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/vmcs_fields.h"
 #include "core/cpu/vmx_caps.h"
+#include "shadow-vmcs/region.h"
 
 #define VMCS12_NONE (~0ull) /* region of a free slot; also what VMPTRST stores without a current VMCS */
-#define INFO_OVERRIDES 6
+
+/* Of a slot. A VMCS in no slot of any CPU is in memory. See owner.h. */
+enum vmcs12_state { VMCS12_FREE, VMCS12_ACTIVE, VMCS12_KEPT };
 
 struct vmcs12 {
     struct vmcs vmcs02;
     gpa1_t region;
-    bool launched; /* launch state as the guest hypervisor sees it */
-    bool lent;     /* vmcs02 is a shadow VMCS at the moment: of vmcs01, or of another vmcs02 */
-    bool parked;   /* VMCLEARed by the guest hypervisor, and kept because it may come back */
-    uint64_t tag;  /* parked: what the region in memory holds for as long as nobody reuses it */
-    bool stored;   /* the region in memory has its values: set by vmcs12_store, cleared by whoever makes it active */
-    bool linked;   /* has been another VMCS's shadow VMCS */
+    enum vmcs12_state state;
+    bool launched;                /* launch state as the guest hypervisor sees it */
+    bool lent;                    /* vmcs02's region says "shadow VMCS": of vmcs01, or of another vmcs02 */
     bool host_written;            /* vmcs02 has Strata's host state */
+    bool soft_changed;            /* soft[] may differ from image */
     uint32_t unchecked, unmerged; /* BIT(enum vmcs_group): changed since the last successful check and merge */
     uint64_t last_use;
-    uint64_t soft[FIELD_COUNT]; /* rows stored SOFT; others only while nested/ says so */
-
-    /* Exit information that Strata made up, where the processor cannot write it into vmcs02. */
-    unsigned info_count;
-    struct {
-        uint8_t row;
-        uint64_t value;
-    } info[INFO_OVERRIDES];
+    uint64_t soft[FIELD_COUNT]; /* rows that vmcs02 does not hold; others only while nested/ says so */
+    uint64_t made_up; /* rows of exit information whose value is in soft[], too: the processor cannot write it */
+    struct region_image image; /* what this CPU last read from the region or wrote there */
 };
 
 #define VMCS12_ALL_GROUPS (BIT(GROUP_COUNT) - 1)
@@ -47,31 +41,12 @@ struct vmcs12_config {
 };
 void vmcs12_configure(const struct vmcs12_config *config);
 
-/*
- * Fills a slot (its vmcs02 page is set) with the VMCS at region, from the guest's memory. Whatever the bytes are, they become field
- * values only. Current VMCS is kept.
- */
-void vmcs12_load(struct cpu *cpu, struct vmcs12 *v, gpa1_t region);
-/*
- * The same for a region that the guest copied from a parked VMCS's: it has that one's tag (vmcs12_park) and not its values. from is
- * parked, on whichever CPU.
- */
-void vmcs12_copy(struct cpu *cpu, struct vmcs12 *v, gpa1_t region, struct vmcs12 *from);
-/* The tag of the slot that has the values of the region in memory; 0: they are there. */
-uint64_t vmcs12_tag_in_memory(gpa1_t region);
-/* Writes all values into the guest's memory, so that another CPU's vmcs12_load finds them. Current VMCS is kept. */
-void vmcs12_store(struct cpu *cpu, struct vmcs12 *v);
-/*
- * VMCLEAR without writing all values to memory: the slot keeps them for as long as its tag is in the region, and any CPU may take
- * it over (vmcs12_adopt). vmcs01 is current.
- */
-void vmcs12_park(struct vmcs12 *v);
-/* The region still is what vmcs12_park left: its VMCS is in v. */
-bool vmcs12_parked_here(const struct vmcs12 *v);
-/* Moves a parked VMCS of another CPU into the free slot `to` of this CPU; `from` becomes free. The hardware pages change places. */
-void vmcs12_adopt(struct cpu *cpu, struct vmcs12 *to, struct vmcs12 *from);
-/* Launch state of a VMCS that no CPU caches: "clear", in memory. */
-void vmcs12_clear_in_memory(gpa1_t region);
+/* Makes a hardware VMCS of vmcs02's page, which is zeroed. In VMX operation. */
+void vmcs12_init(struct vmcs12 *v);
+/* Values and launch state become those of v->image, whatever they are. Current VMCS is kept. */
+void vmcs12_load(struct cpu *cpu, struct vmcs12 *v);
+/* Values and launch state go into v->image; vmcs02 is cleared. Current VMCS is kept. */
+void vmcs12_save(struct cpu *cpu, struct vmcs12 *v);
 
 /*
  * Value of a row, whole. vmcs01 is current before and after. Slow: what the guest hypervisor touches often is read through the
@@ -80,6 +55,8 @@ void vmcs12_clear_in_memory(gpa1_t region);
 uint64_t vmcs12_read(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row);
 /* Sets a row's value (cut to its width) and marks what that makes stale. */
 void vmcs12_write(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row, uint64_t value);
+/* VMfailValid: the VM-instruction error field. Whatever is current. */
+void vmcs12_set_error(struct vmcs12 *v, enum vmx_error error);
 
 /* Makes vmcs02 current, ending a loan. */
 void vmcs12_take(struct cpu *cpu, struct vmcs12 *v);
@@ -93,6 +70,9 @@ void vmcs12_link(struct cpu *cpu, struct vmcs12 *v);
 /* Reads or writes exit information of vmcs12 while vmcs02 is current; a row stored INFO. */
 uint64_t vmcs12_info(const struct vmcs12 *v, enum vmcs_row row);
 void vmcs12_set_info(struct vmcs12 *v, enum vmcs_row row, uint64_t value);
+/* The processor wrote exit information: of an exit, or of an entry that failed (reason and qualification). */
+void vmcs12_info_of_exit(struct vmcs12 *v);
+void vmcs12_info_of_failed_entry(struct vmcs12 *v);
 
 /* The VMREAD and VMWRITE bitmaps for vmcs01: what of the guest hypervisor's accesses exits. offered: its capabilities. After vmcs12_configure. */
 void vmcs12_bitmaps(const struct vmx_caps *offered, uint8_t *vmread_bitmap, uint8_t *vmwrite_bitmap);

@@ -50,6 +50,20 @@ fail:
     return false;
 }
 
+void hw_vmread_run(const uint16_t *fields, uint64_t *values, unsigned count)
+{
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < count; i++)
+        __asm__ volatile("vmread %1, %0" : "=m"(values[i]) : "r"((uint64_t)fields[i]) : "cc");
+}
+
+void hw_vmwrite_run(const uint16_t *fields, const uint64_t *values, unsigned count)
+{
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < count; i++)
+        __asm__ volatile("vmwrite %1, %0" : : "r"((uint64_t)fields[i]), "m"(values[i]) : "cc");
+}
+
 void hw_vmclear(hpa_t vmcs)
 {
     __asm__ volatile goto("vmclear %0\n jbe %l[fail]" : : "m"(vmcs.v) : "cc", "memory" : fail);

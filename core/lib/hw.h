@@ -27,6 +27,9 @@ void hw_vmwrite_sure(uint32_t field, uint64_t value);
 bool hw_vmread_try(uint32_t field, uint64_t *value);
 /* VMWRITE that may be refused (a read-only field on a processor without IA32_VMX_MISC[29]): false if so. */
 bool hw_vmwrite_try(uint32_t field, uint64_t value);
+/* Runs of fields that exist, of a VMCS that is current for sure (and for writing none that is read-only): not looked at. */
+void hw_vmread_run(const uint16_t *fields, uint64_t *values, unsigned count);
+void hw_vmwrite_run(const uint16_t *fields, const uint64_t *values, unsigned count);
 void hw_vmclear(hpa_t vmcs);
 void hw_vmptrld(hpa_t vmcs);
 /* False when the processor refuses (VMfail or #GP). */

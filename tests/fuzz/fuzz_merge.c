@@ -82,7 +82,7 @@ static void check_controls(const uint64_t *values, const struct nested_slot *slo
     fuzz_check(!values[FIELD_ENTRY_MSR_LOAD_COUNT]);
     bool shadowing = values[FIELD_PROC2_CONTROLS] & PROC2_SHADOW_VMCS;
     fuzz_check(shadowing == (slot->link != NULL));
-    fuzz_check(values[FIELD_VMCS_LINK_POINTER] == (shadowing ? slot->link->v.vmcs02.region.v : LINK_NONE));
+    fuzz_check(values[FIELD_VMCS_LINK_POINTER] == (shadowing ? slot->link->vmcs02.region.v : LINK_NONE));
     if (shadowing)
         fuzz_check(values[FIELD_VMREAD_BITMAP] == slot->vmread.page.v &&
                    values[FIELD_VMWRITE_BITMAP] == slot->vmwrite.page.v);
@@ -114,7 +114,7 @@ static bool host_row(int row) { return vmcs_encoding_type(vmcs_fields[row].encod
 
 static void check(void)
 {
-    for (unsigned i = 0; i < NESTED_SLOTS; i++) {
+    for (unsigned i = 0; i < OWNER_SLOTS; i++) {
         const struct vmcs12 *v = &cpu->nested->slots[i].v;
         for (int row = 0; v->region.v != VMCS12_NONE && v->host_written && row < FIELD_COUNT; row++)
             fuzz_check(!host_row(row) || fake_vmcs_read(v->vmcs02.region, (enum vmcs_row)row) == vmcs01_start[row]);
@@ -177,7 +177,7 @@ static void machine_once(void)
 static void machine_renew(void)
 {
     struct nested *n = cpu->nested;
-    for (unsigned i = 0; i < NESTED_SLOTS; i++) {
+    for (unsigned i = 0; i < OWNER_SLOTS; i++) {
         struct nested_slot *slot = &n->slots[i];
         if (slot->v.region.v == VMCS12_NONE)
             continue;
@@ -186,8 +186,7 @@ static void machine_renew(void)
         bitmap_forget(&slot->vmread);
         bitmap_forget(&slot->vmwrite);
         slot->v.region.v = VMCS12_NONE;
-        slot->v.parked = slot->v.lent = false;
-        slot->v.tag = 0;
+        slot->v.state = VMCS12_FREE;
         slot->link = NULL;
         slot->prefill = false;
     }

@@ -253,6 +253,18 @@ void hw_vmwrite(uint32_t field, uint64_t value)
 
 void hw_vmwrite_sure(uint32_t field, uint64_t value) { hw_vmwrite(field, value); }
 
+void hw_vmread_run(const uint16_t *fields, uint64_t *values, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        values[i] = hw_vmread(fields[i]);
+}
+
+void hw_vmwrite_run(const uint16_t *fields, const uint64_t *values, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        hw_vmwrite(fields[i], values[i]);
+}
+
 /* VMREAD and VMWRITE in VMX non-root operation: SDM 3, "VMREAD-Bitmap and VMWRITE-Bitmap Addresses" */
 
 static enum fake_access shadow_find(enum vmcs_row bitmap_row, uint32_t field, struct active **shadow)

@@ -309,7 +309,7 @@ static void a_reused_region(void **state)
     memset((void *)VMCS12(0), 0x5a, PAGE_SIZE);
     memset(page, 0x5a, PAGE_SIZE);
     static const uint64_t zeroes[FIELD_COUNT];
-    for (unsigned n = 1; n <= NESTED_SLOTS + 2; n++)
+    for (unsigned n = 1; n <= OWNER_SLOTS + 2; n++)
         l2_make(n, zeroes);
     assert_memory_equal(page, (void *)VMCS12(0), PAGE_SIZE);
 }
@@ -381,7 +381,7 @@ static void refuse_regions(const struct nested_machine_config *config)
 
 static bool is_cached(uint64_t region)
 {
-    for (unsigned i = 0; i < NESTED_SLOTS; i++)
+    for (unsigned i = 0; i < OWNER_SLOTS; i++)
         if (nested_machine_cpu()->nested->slots[i].v.region.v == region)
             return true;
     return false;
@@ -394,11 +394,11 @@ static void regions_are_refused_without_shadowing(void **state) { (void)state, r
 static void the_pool_evicts(const struct nested_machine_config *config)
 {
     nested_machine_start(config);
-    enum { COUNT = NESTED_SLOTS + 8 };
+    enum { COUNT = OWNER_SLOTS + 8 };
     for (unsigned n = 0; n < COUNT; n++) {
         make(n);
         write_patterns(SALT_A + n);
-        if (n == NESTED_SLOTS - 1) {
+        if (n == OWNER_SLOTS - 1) {
             assert_int_equal(l2_vmptrld(VMCS12(0)), VMX_OK); /* now 1 is the oldest */
             assert_int_equal(nested_machine_cpu()->counters[COUNT_VMCS12_EVICTED], 0);
         }
@@ -413,9 +413,8 @@ static void the_pool_evicts(const struct nested_machine_config *config)
     }
     for (unsigned i = 0; i < COUNT; i++)
         assert_int_equal(l2_vmclear(VMCS12(i)), VMX_OK);
-    for (unsigned i = 0; i < NESTED_SLOTS; i++) {
-        assert_true(n->slots[i].v.region.v == VMCS12_NONE || n->slots[i].v.parked);
-        assert_false(n->slots[i].v.lent);
+    for (unsigned i = 0; i < OWNER_SLOTS; i++) {
+        assert_true(n->slots[i].v.region.v == VMCS12_NONE || n->slots[i].v.state == VMCS12_KEPT);
         assert_false(fake_vmcs_active(n->slots[i].v.vmcs02.region));
     }
 }
@@ -431,7 +430,7 @@ static void eviction_keeps_launch_state(void **state)
     l3_start();
     nested_machine_exit_reason(REASON_cpuid, 0x1234);
     static const uint64_t zeroes[FIELD_COUNT];
-    for (unsigned n = 1; n <= NESTED_SLOTS; n++)
+    for (unsigned n = 1; n <= OWNER_SLOTS; n++)
         l2_make(n, zeroes);
     assert_false(is_cached(VMCS12(0)));
     assert_int_equal(l2_vmptrld(VMCS12(0)), VMX_OK);
@@ -442,7 +441,7 @@ static void eviction_keeps_launch_state(void **state)
     assert_true(nested_machine_in_l3());
     /* VMCLEAR of one that is in memory only. */
     nested_machine_exit_reason(REASON_cpuid, 0);
-    for (unsigned n = 1; n <= NESTED_SLOTS; n++)
+    for (unsigned n = 1; n <= OWNER_SLOTS; n++)
         l2_make(n, zeroes);
     assert_false(is_cached(VMCS12(0)));
     assert_int_equal(l2_vmclear(VMCS12(0)), VMX_OK);
@@ -457,11 +456,11 @@ static void a_slot_starts_anew(const struct nested_machine_config *config)
     nested_machine_start(config);
     uint64_t values[FIELD_COUNT];
     vmcs12_sample(values);
-    enum { BAD = 3 * NESTED_SLOTS };
+    enum { BAD = 3 * OWNER_SLOTS };
     values[FIELD_HOST_CR3] = ~0ull;
     l2_make(BAD, values); /* written once; later it comes out of memory, and no VMWRITE says that it is new */
     vmcs12_sample(values);
-    for (unsigned n = 0; n < 2 * NESTED_SLOTS; n++) {
+    for (unsigned n = 0; n < 2 * OWNER_SLOTS; n++) {
         values[FIELD_HOST_RIP] = L2_HOST_RIP + PAGE_SIZE * n;
         values[FIELD_PIN_CONTROLS] ^= n % 2 ? PIN_VIRTUAL_NMIS : 0;
         l2_make(n, values);
@@ -475,7 +474,7 @@ static void a_slot_starts_anew(const struct nested_machine_config *config)
     assert_int_equal(l2_vmptrld(VMCS12(BAD)), VMX_OK);
     assert_int_equal(l2_enter(REASON_vmlaunch), VMERR_ENTRY_HOST_STATE);
     static const uint64_t zeroes[FIELD_COUNT];
-    for (unsigned n = 2 * NESTED_SLOTS; n < 3 * NESTED_SLOTS; n++) {
+    for (unsigned n = 2 * OWNER_SLOTS; n < 3 * OWNER_SLOTS; n++) {
         l2_make(n, zeroes);
         assert_int_equal(l2_enter(REASON_vmlaunch), VMERR_ENTRY_CONTROLS);
     }
@@ -514,7 +513,7 @@ static void vmxoff_without_vmclear(void **state)
  */
 static void check_loans(const struct cpu *cpu)
 {
-    for (unsigned i = 0; i < NESTED_SLOTS; i++) {
+    for (unsigned i = 0; i < OWNER_SLOTS; i++) {
         const struct vmcs12 *v = &cpu->nested->slots[i].v;
         uint32_t header;
         memcpy(&header, hpa_ptr(v->vmcs02.region), sizeof(header));
