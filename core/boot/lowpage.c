@@ -25,13 +25,9 @@ static volatile uint16_t *low_word(uint32_t address)
     return (volatile uint16_t *)a;
 }
 
-bool lowpage_take(void)
+static void fill_page(uint64_t page)
 {
-    uint32_t kib = *low_word(BDA_MEMORY_KIB);
-    if (kib < CONVENTIONAL_MIN_KIB || kib > CONVENTIONAL_MAX_KIB)
-        return false;
-    machine.low_page = (uint32_t)align_down(kib * KIB - LOW_PAGE_SIZE, LOW_PAGE_SIZE);
-
+    machine.low_page = (uint32_t)page;
     struct low_page *low = low_page();
     memcpy(low, realmode_blob, (size_t)(realmode_blob_end - realmode_blob));
     low->gdt_base = machine.low_page + low->gdt_offset;
@@ -40,7 +36,23 @@ bool lowpage_take(void)
     low->boot_drive = machine.boot_drive;
     uint64_t *gdt = (uint64_t *)((uint8_t *)low + low->gdt_offset);
     gdt[LOW_GDT_REAL_CODE] |= (uint64_t)machine.low_page << 16;
+}
+
+bool lowpage_take(void)
+{
+    uint32_t kib = *low_word(BDA_MEMORY_KIB);
+    if (kib < CONVENTIONAL_MIN_KIB || kib > CONVENTIONAL_MAX_KIB)
+        return false;
+    fill_page(align_down(kib * KIB - LOW_PAGE_SIZE, LOW_PAGE_SIZE));
     return true;
+}
+
+bool lowpage_borrow(const struct memmap_range *avoid, unsigned avoid_count)
+{
+    uint64_t page = memmap_place_low(&memory01.memmap, LOW_PAGE_SIZE, avoid, avoid_count);
+    if (page)
+        fill_page(page);
+    return page;
 }
 
 void lowpage_message(const char *text)
@@ -52,7 +64,7 @@ void lowpage_message(const char *text)
     format(low->message + used, LOW_MESSAGE_SIZE - used, "%s\r\n", text);
 }
 
-bool lowpage_hook_int15(void)
+bool lowpage_describe_memory(void)
 {
     struct low_page *low = low_page();
     static struct e820_entry list[LOW_E820_MAX];
@@ -66,14 +78,18 @@ bool lowpage_hook_int15(void)
     low->e801_low_kib = answers.e801_low;
     low->e801_high_64k = answers.e801_high;
     low->ah88_kib = answers.h88;
+    return true;
+}
 
+void lowpage_hook_int15(void)
+{
+    struct low_page *low = low_page();
     volatile uint16_t *vector = low_word(INT15_VECTOR);
     low->old_int15[0] = vector[0];
     low->old_int15[1] = vector[1];
     vector[0] = low->int15_entry;
     vector[1] = (uint16_t)(machine.low_page >> 4);
     *low_word(BDA_MEMORY_KIB) = (uint16_t)(machine.low_page / KIB);
-    return true;
 }
 
 void lowpage_boot_without(void)

@@ -13,6 +13,7 @@
 
 #ifndef __ASSEMBLER__
 #include "core/lib/types.h"
+#include "core/memory/memmap.h"
 
 struct low_page {
     uint8_t ap_jump[8]; /* a SIPI starts here */
@@ -45,10 +46,17 @@ struct low_page {
 
 extern const uint8_t realmode_blob[], realmode_blob_end[];
 
-/* Chooses the page (machine.low_page) and fills in the code. False: the BIOS data area makes no sense. */
+/* Chooses the page (machine.low_page) as a PC's BIOS counts memory, and fills in the code. False: its data area makes no sense. */
 bool lowpage_take(void);
-/* Hooks INT 15h and takes the page out of conventional memory. False: the memory map has too many entries. */
-bool lowpage_hook_int15(void);
+/*
+ * Without such a BIOS: chooses a free page of the memory map, which serves to start Strata's own CPUs and is the guest's
+ * afterwards. False: there is none.
+ */
+bool lowpage_borrow(const struct memmap_range *avoid, unsigned avoid_count);
+/* Fills in the answers of INT 15h. False: the memory map has too many entries. */
+bool lowpage_describe_memory(void);
+/* Hooks INT 15h and takes the page out of conventional memory. */
+void lowpage_hook_int15(void);
 /* Adds a line to what the screen shows before the drive is booted. */
 void lowpage_message(const char *text);
 /* Boots machine.boot_drive in real mode, without Strata. VMX must be off on this CPU. */

@@ -8,6 +8,8 @@
 #include "core/guest/cpuid.h"
 #include "core/guest/dispatch.h"
 #include "core/lib/format.h"
+#include "core/boot/handover.h"
+#include "core/boot/loader.h"
 #include "core/cpu/lapic.h"
 #include "core/lib/log.h"
 #include "core/boot/lowpage.h"
@@ -30,11 +32,16 @@
 #define IMAGE_SIZE PAGE_2M
 #define MULTIBOOT2_INFO_MAX (1 * MIB)
 
+#define TABLES_SIZE PAGE_2M   /* for page tables of the first 4 GiB: a Strata that gives up */
+#define LOWEST_KEPT PAGE_SIZE /* vectors and data of a PC's BIOS */
+
 extern _Noreturn void guest_start(struct cpu *cpu);
 extern void relocate(void *to, const void *from, uint64_t size, uint64_t cr3);
 
+static const void *boot_info_at; /* the boot loader's information, where it lies */
 static struct boot_info boot;
 static struct acpi_cpus found_cpus;
+static hpa_t image_place; /* where the image has been moved to; 0: not yet */
 
 /* Before lowpage_take there is nowhere to keep a line for the screen. */
 static char early_messages[LOW_MESSAGE_SIZE];
@@ -48,10 +55,97 @@ static void complain(const char *text)
     format(early_messages + used, sizeof(early_messages) - used, "strata: %s\r\n", text);
 }
 
+static struct memmap_range info_range(void)
+{
+    uint64_t start = (uint64_t)boot_info_at;
+    return (struct memmap_range){ start, start + multiboot2_total_size(boot_info_at) };
+}
+
+static bool has_bios(void) { return !boot.efi.present; }
+
+/* Memory for Strata: free, and nothing that the boot loader has put anywhere. 0: none. */
+static uint64_t find_place(uint64_t size)
+{
+    struct memmap_range avoid[MAX_BOOT_MODULES + 2] = {
+        { MIB, (uint64_t)image_load + (uint64_t)(image_end - image_start) },
+        info_range(),
+    };
+    for (unsigned i = 0; i < boot.module_count; i++)
+        avoid[2 + i] = (struct memmap_range){ boot.module[i].start, boot.module[i].end };
+    return memmap_place(&memory01.memmap, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
+}
+
+/* Moves the image to its place and onto page tables of its own that map memory up to `mapped`. False: no room for these. */
+static bool move(hpa_t to, struct page_pool *pool, uint64_t mapped)
+{
+    machine.cr3 = paging_build(pool, to, mapped, machine.has_1g_pages);
+    if (!machine.cr3)
+        return false;
+    image_moved(to);
+    image_place = to;
+    relocate(hpa_ptr(to), image_start, (uint64_t)(image_end - image_start), machine.cr3);
+    return true;
+}
+
+/* What the first module is to find: all of the machine's memory, or what Strata leaves. */
+static struct loader_input loader_input(const struct memmap *memmap, uint64_t low_end, const struct memmap_range *kept)
+{
+    static struct memmap_range avoid[LOADER_AVOID_MAX];
+    unsigned count = 0;
+    avoid[count++] = (struct memmap_range){ 0, LOWEST_KEPT };
+    if (kept)
+        avoid[count++] = *kept;
+    if (low_end < LOW_MEMORY_END)
+        avoid[count++] = (struct memmap_range){ low_end, LOW_MEMORY_END };
+    return (struct loader_input){
+        .view = { .info = boot_info_at,
+                  .boot = &boot,
+                  .memmap = memmap,
+                  .low_end = low_end,
+                  .kept = kept,
+                  .kept_count = 0 },
+        .info = info_range(),
+        .avoid = avoid,
+        .avoid_count = count,
+    };
+}
+
+/* The first module in Strata's place. Returns only if it cannot be booted: why. */
+static const char *boot_module_without(void)
+{
+    if (!image_place.v) {
+        uint64_t place = find_place(IMAGE_SIZE + TABLES_SIZE);
+        struct page_pool pool = { 0 };
+        if (!place)
+            return "no free memory below 4 GiB";
+        pool_add(&pool, hpa(place + IMAGE_SIZE), TABLES_SIZE);
+        if (!move(hpa(place), &pool, BOOT_MAP_END))
+            return "no room for page tables";
+    }
+    struct memmap_range image = { image_place.v, image_place.v + IMAGE_SIZE + TABLES_SIZE };
+    struct loader_input in = loader_input(&boot.memmap, LOW_MEMORY_END, &image);
+    struct guest_entry entry;
+    const char *reason = loader_plan(&in);
+    if (!reason)
+        reason = loader_load(&entry);
+    if (reason)
+        return reason;
+    log_info("booting module 1 without Strata");
+    handover_enter(&entry);
+}
+
 static _Noreturn void refuse(const char *reason)
 {
-    char line[200];
+    char line[LOW_MESSAGE_SIZE];
     log_error("refused: %s", reason);
+    if (boot.module_count) {
+        log_error("module 1 cannot be booted without Strata: %s", boot_module_without());
+        hw_halt();
+    }
+    if (!has_bios()) {
+        log_error("there is nothing to boot without Strata");
+        hw_halt();
+    }
     log_info("continuing boot from drive %02xh without Strata", machine.boot_drive);
     if (!machine.low_page && !lowpage_take())
         panic("no conventional memory to continue the boot from");
@@ -62,6 +156,7 @@ static _Noreturn void refuse(const char *reason)
 
 static void read_boot_info(const void *info)
 {
+    boot_info_at = info;
     uint32_t size = multiboot2_total_size(info);
     enum multiboot2_result result = size <= MULTIBOOT2_INFO_MAX ? multiboot2_parse(info, size, &boot)
                                                                 : MULTIBOOT2_BAD_SIZE;
@@ -118,39 +213,24 @@ static uint64_t shared_size(void)
     return SHARED_SIZE + align_up(small, PAGE_2M);
 }
 
-/* Chooses the memory that becomes Strata's and hides it from the guest's map. */
-static void place(const void *info)
+/* Chooses the memory that becomes Strata's, hides it from the guest's map, and moves there. */
+static void settle(void)
 {
     memory01.ram_end = memmap_ram_end(&memory01.memmap);
     uint64_t size = IMAGE_SIZE + shared_size() + found_cpus.count * CPU_SIZE;
-    struct memmap_range avoid[MAX_BOOT_MODULES + 2] = {
-        { MIB, (uint64_t)image_load + (uint64_t)(image_end - image_start) },
-        { (uint64_t)info, (uint64_t)info + multiboot2_total_size(info) },
-    };
-    for (unsigned i = 0; i < boot.module_count; i++)
-        avoid[2 + i] = (struct memmap_range){ boot.module[i].start, boot.module[i].end };
-    memory01.hidden_start = memmap_place(&memory01.memmap, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
-    if (!memory01.hidden_start)
+    uint64_t start = find_place(size), shared = align_up(nested_shared_size(), PAGE_SIZE);
+    if (!start)
         refuse("no free memory below 4 GiB for Strata (8 MiB and 2 MiB a CPU in one piece; with ept01=4k 2 MiB a GiB "
                "more)");
-    memory01.hidden_end = memory01.hidden_start + size;
-    if (!memmap_hide(&memory01.memmap, memory01.hidden_start, size))
+    memory01.hidden_start = start;
+    memory01.hidden_end = start + size;
+    if (!memmap_hide(&memory01.memmap, start, size))
         refuse("the memory map has too many entries");
     memory_find_plain();
-}
-
-/* Moves the image to its place and onto Strata's own page tables. */
-static void move(void)
-{
-    hpa_t image = hpa(memory01.hidden_start);
-    uint64_t shared = align_up(nested_shared_size(), PAGE_SIZE);
-    pool_add(&memory01.pool, hpa(memory01.hidden_start + IMAGE_SIZE + shared), shared_size() - shared);
+    pool_add(&memory01.pool, hpa(start + IMAGE_SIZE + shared), shared_size() - shared);
     uint64_t mapped = memory01.ram_end > BOOT_MAP_END ? align_up(memory01.ram_end, PAGE_1G) : BOOT_MAP_END;
-    machine.cr3 = paging_build(&memory01.pool, image, mapped, machine.has_1g_pages);
-    if (!machine.cr3)
+    if (!move(hpa(start), &memory01.pool, mapped))
         refuse("the machine has more memory than Strata can map without 1-GiB pages");
-    image_moved(image);
-    relocate(hpa_ptr(image), image_start, (uint64_t)(image_end - image_start), machine.cr3);
 }
 
 static void make_cpus(void)
@@ -218,23 +298,76 @@ static void probe_features(void)
     machine.barriers = barrier_decide(barrier_facts_read(), machine.options.mitigations);
 }
 
+/* The page below 1 MiB that other CPUs start in, and where there is a BIOS what it is to say of memory. */
+static void take_low_page(void)
+{
+    if (has_bios()) {
+        if (!lowpage_take())
+            refuse("no conventional memory (40:13h)");
+        if (!lowpage_describe_memory())
+            refuse("the memory map has too many entries");
+        lowpage_message(early_messages);
+        return;
+    }
+    struct memmap_range avoid[MAX_BOOT_MODULES];
+    for (unsigned i = 0; i < boot.module_count; i++)
+        avoid[i] = (struct memmap_range){ boot.module[i].start, boot.module[i].end };
+    if (!lowpage_borrow(avoid, boot.module_count) && cpu_count > 1)
+        refuse("no free page below 640 KiB to start the other CPUs in");
+}
+
+/* What the guest is to be: refused before VMX is on. */
+static void plan_guest(void)
+{
+    static struct memmap_range hidden;
+    if (!boot.module_count) {
+        if (!has_bios())
+            refuse("no module to boot: on UEFI the first module2 is what Strata boots");
+        return;
+    }
+    hidden = (struct memmap_range){ memory01.hidden_start, memory01.hidden_end };
+    struct loader_input in = loader_input(&memory01.memmap, has_bios() ? machine.low_page : LOW_MEMORY_END, &hidden);
+    in.view.kept_count = 1;
+    const char *reason = loader_plan(&in);
+    if (reason)
+        refuse(reason);
+}
+
+/* The state in which the guest starts on this CPU. vmcs01 is current. */
+static void enter_guest(struct cpu *cpu)
+{
+    vmcs01_init_state(cpu, ACTIVITY_ACTIVE);
+    if (boot.module_count) {
+        struct guest_entry entry;
+        const char *reason = loader_load(&entry);
+        if (reason)
+            panic("%s", reason);
+        vmcs01_enter_kernel(cpu, &entry);
+        log_info("booting module 1");
+        return;
+    }
+    struct low_page *low = hpa_ptr(hpa(machine.low_page));
+    vmcs01_real_mode((uint16_t)(machine.low_page >> 4), low->boot_entry);
+    vmwrite(GUEST_CR0, CR0_ET | vmcs01_cr0_mask()); /* caches stay on */
+    vmwrite(CR0_SHADOW, cpu->cr0_shadow = CR0_ET);
+    log_info("continuing boot from drive %02xh", machine.boot_drive);
+}
+
 void main_bsp(const void *info)
 {
     log_init(SERIAL_COM1);
     read_boot_info(info);
     probe_features();
     find_cpus();
-    place(info);
-    move();
+    settle();
 
     panic_show(panic_page);
     trap_init();
     make_cpus();
     cpu_load(cpus[0]);
     make_guest_view();
-    if (!lowpage_take())
-        panic("no conventional memory (40:13h)");
-    lowpage_message(early_messages);
+    take_low_page();
+    plan_guest();
     void *shared = hpa_ptr(hpa(memory01.hidden_start + IMAGE_SIZE));
     memset(shared, 0, nested_shared_size());
     const char *failure = vmxon_cpu(cpus[0]); /* first: what is found out there goes for all CPUs */
@@ -247,18 +380,13 @@ void main_bsp(const void *info)
         hw_vmxoff();
         refuse(failure);
     }
-    if (!lowpage_hook_int15())
-        refuse("the memory map has too many entries");
+    if (has_bios())
+        lowpage_hook_int15();
     log_info("started, %u CPUs, memory 0x%llx-0x%llx", cpu_count, (unsigned long long)memory01.hidden_start,
              (unsigned long long)memory01.hidden_end - 1);
 
-    struct low_page *low = hpa_ptr(hpa(machine.low_page));
     vmcs01_create(cpus[0]);
-    vmcs01_init_state(cpus[0], ACTIVITY_ACTIVE);
-    vmcs01_real_mode((uint16_t)(machine.low_page >> 4), low->boot_entry);
-    vmwrite(GUEST_CR0, CR0_ET | vmcs01_cr0_mask()); /* caches stay on */
-    vmwrite(CR0_SHADOW, cpus[0]->cr0_shadow = CR0_ET);
+    enter_guest(cpus[0]);
     nested_cpu_init(cpus[0]);
-    log_info("continuing boot from drive %02xh", machine.boot_drive);
     guest_start(cpus[0]);
 }

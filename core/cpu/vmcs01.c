@@ -9,6 +9,9 @@
 
 #define AR_CODE_REAL 0x9b
 #define AR_DATA_REAL 0x93
+#define AR_CODE_FLAT 0xc09b
+#define AR_CODE_LONG 0xa09b
+#define AR_DATA_FLAT 0xc093
 #define AR_LDT 0x82
 #define AR_TSS_BUSY32 0x8b
 #define CR0_AFTER_INIT (CR0_CD | CR0_NW | CR0_ET)
@@ -148,4 +151,38 @@ void vmcs01_real_mode(uint16_t selector, uint16_t offset)
     vmwrite(GUEST_CS_SEL, selector);
     vmwrite(GUEST_CS_BASE, (uint64_t)selector << 4);
     vmwrite(GUEST_RIP, offset);
+}
+
+static void write_flat_segment(enum segment segment, uint16_t selector, uint32_t rights)
+{
+    uint32_t i = 2u * (uint32_t)segment;
+    write_segment(segment, selector, rights);
+    hw_vmwrite(VMCS_GUEST_ES_BASE + i, 0);
+    hw_vmwrite(VMCS_GUEST_ES_LIMIT + i, UINT32_MAX);
+}
+
+void vmcs01_enter_kernel(struct cpu *cpu, const struct guest_entry *entry)
+{
+    uint64_t cr0 = CR0_PE | CR0_ET;
+    for (enum segment s = SEG_ES; s <= SEG_GS; s++)
+        write_flat_segment(s, KERNEL_DATA, AR_DATA_FLAT);
+    write_flat_segment(SEG_CS, KERNEL_CODE, entry->long_mode ? AR_CODE_LONG : AR_CODE_FLAT);
+    vmwrite(GUEST_GDTR_BASE, entry->gdt_base);
+    vmwrite(GUEST_GDTR_LIMIT, KERNEL_GDT_SIZE - 1);
+    vmwrite(GUEST_IDTR_LIMIT, 0);
+    if (entry->long_mode) {
+        cr0 |= CR0_PG | CR0_NE;
+        vmwrite(GUEST_CR3, entry->cr3);
+        vmwrite(GUEST_CR4, CR4_PAE | vmcs01_cr4_mask());
+        vmwrite(CR4_SHADOW, cpu->cr4_shadow = CR4_PAE);
+        vmwrite(GUEST_EFER, EFER_LME | EFER_LMA);
+        vmwrite(ENTRY_CONTROLS, vmread(ENTRY_CONTROLS) | ENTRY_IA32E);
+    }
+    vmwrite(GUEST_CR0, cr0 | vmcs01_cr0_mask()); /* caches on */
+    vmwrite(CR0_SHADOW, cpu->cr0_shadow = cr0);
+    vmwrite(GUEST_RIP, entry->rip);
+    memset(cpu->regs, 0, sizeof(cpu->regs));
+    cpu->regs[GPR_RAX] = entry->rax;
+    cpu->regs[GPR_RBX] = entry->rbx;
+    cpu->regs[GPR_RSI] = entry->rsi;
 }

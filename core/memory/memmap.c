@@ -7,7 +7,6 @@
 
 #include "core/memory/mem.h"
 
-#define CONVENTIONAL_END (640 * KIB)
 #define EXTENDED_START (1 * MIB)
 #define ISA_HOLE (16 * MIB) /* E801 splits its answer here: some boards had a hole below */
 #define E801_HIGH_UNIT (64 * KIB)
@@ -140,14 +139,14 @@ static uint64_t place_between(uint64_t low, uint64_t high, uint64_t size, uint64
     }
 }
 
-uint64_t memmap_place(const struct memmap *map, uint64_t size, uint64_t align, uint64_t below,
-                      const struct memmap_range *avoid, unsigned avoid_count)
+static uint64_t place_above(const struct memmap *map, uint64_t lowest, uint64_t size, uint64_t align, uint64_t below,
+                            const struct memmap_range *avoid, unsigned avoid_count)
 {
     for (uint32_t i = map->count; i > 0; i--) {
         const struct memmap_entry *e = &map->entry[i - 1];
         if (e->type != MEMMAP_RAM)
             continue;
-        uint64_t low = max_u64(e->base, EXTENDED_START), high = min_u64(entry_end(e), below);
+        uint64_t low = max_u64(e->base, lowest), high = min_u64(entry_end(e), below);
         uint64_t start = place_between(low, high, size, align, avoid, avoid_count);
         if (start)
             return start;
@@ -155,10 +154,22 @@ uint64_t memmap_place(const struct memmap *map, uint64_t size, uint64_t align, u
     return 0;
 }
 
+uint64_t memmap_place(const struct memmap *map, uint64_t size, uint64_t align, uint64_t below,
+                      const struct memmap_range *avoid, unsigned avoid_count)
+{
+    return place_above(map, EXTENDED_START, size, align, below, avoid, avoid_count);
+}
+
+uint64_t memmap_place_low(const struct memmap *map, uint64_t size, const struct memmap_range *avoid,
+                          unsigned avoid_count)
+{
+    return place_above(map, PAGE_SIZE, size, PAGE_SIZE, LOW_MEMORY_END, avoid, avoid_count);
+}
+
 unsigned memmap_e820(const struct memmap *map, uint64_t low_end, struct e820_entry *out, unsigned max)
 {
     struct memmap clipped = *map;
-    if (low_end < CONVENTIONAL_END && !memmap_hide(&clipped, low_end, CONVENTIONAL_END - low_end))
+    if (low_end < LOW_MEMORY_END && !memmap_hide(&clipped, low_end, LOW_MEMORY_END - low_end))
         return 0;
     if (clipped.count > max)
         return 0;
@@ -169,8 +180,7 @@ unsigned memmap_e820(const struct memmap *map, uint64_t low_end, struct e820_ent
     return clipped.count;
 }
 
-/* End of the RAM that goes on without a gap from start, but not beyond limit; start when there is none. */
-static uint64_t ram_run_end(const struct memmap *map, uint64_t start, uint64_t limit)
+uint64_t memmap_ram_run(const struct memmap *map, uint64_t start, uint64_t limit)
 {
     const struct memmap_entry *e = entry_at(map, start);
     if (!e || e->type != MEMMAP_RAM)
@@ -180,9 +190,9 @@ static uint64_t ram_run_end(const struct memmap *map, uint64_t start, uint64_t l
 
 struct int15_memory memmap_int15(const struct memmap *map)
 {
-    uint64_t low_end = ram_run_end(map, EXTENDED_START, ISA_HOLE);
-    uint64_t high_end = ram_run_end(map, ISA_HOLE, 4 * GIB);
-    uint64_t h88_end = ram_run_end(map, EXTENDED_START, H88_END);
+    uint64_t low_end = memmap_ram_run(map, EXTENDED_START, ISA_HOLE);
+    uint64_t high_end = memmap_ram_run(map, ISA_HOLE, 4 * GIB);
+    uint64_t h88_end = memmap_ram_run(map, EXTENDED_START, H88_END);
     return (struct int15_memory){
         .e801_low = (uint16_t)((low_end - EXTENDED_START) / KIB),
         .e801_high = (uint16_t)min_u64((high_end - ISA_HOLE) / E801_HIGH_UNIT, INT15_WORD_MAX),

@@ -12,6 +12,8 @@
 /* Types as E820 numbers them (ACPI specification, "System Address Map Interfaces"). */
 enum memmap_type { MEMMAP_RAM = 1, MEMMAP_RESERVED = 2, MEMMAP_ACPI = 3, MEMMAP_NVS = 4, MEMMAP_UNUSABLE = 5 };
 
+#define LOW_MEMORY_END (640 * KIB) /* where a PC's conventional memory ends at the latest */
+
 struct memmap_entry {
     uint64_t base, length; /* bytes; base + length does not pass 2^64 */
     uint32_t type;         /* enum memmap_type, or any number a firmware invented */
@@ -41,7 +43,12 @@ bool memmap_hide(struct memmap *map, uint64_t start, uint64_t size);
  */
 uint64_t memmap_place(const struct memmap *map, uint64_t size, uint64_t align, uint64_t below,
                       const struct memmap_range *avoid, unsigned avoid_count);
+/* The same for pages of the first 640 KiB; never the first of all. */
+uint64_t memmap_place_low(const struct memmap *map, uint64_t size, const struct memmap_range *avoid,
+                          unsigned avoid_count);
 bool memmap_is_ram(const struct memmap *map, uint64_t addr);
+/* End of the RAM that goes on without a gap from start, but not beyond limit; start when there is none. */
+uint64_t memmap_ram_run(const struct memmap *map, uint64_t start, uint64_t limit);
 /* First byte behind the last RAM; 0 without RAM. */
 uint64_t memmap_ram_end(const struct memmap *map);
 

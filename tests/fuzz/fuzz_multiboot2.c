@@ -1,7 +1,8 @@
-/* sources: core/boot/multiboot2.c core/memory/memmap.c */
+/* sources: core/boot/multiboot2.c core/boot/efi_map.c core/memory/memmap.c */
 /*
  * Any bytes as multiboot2 information: nothing outside is read, and what comes out is consistent.
  */
+#include "core/boot/efi_map.h"
 #include "core/boot/multiboot2.h"
 
 #include <stdlib.h>
@@ -35,6 +36,21 @@ static void check_answers(const struct memmap *map)
         fuzz_check(place % PAGE_2M == 0 && memmap_is_ram(map, place) && memmap_is_ram(map, place + 16 * MIB - 1));
 }
 
+/* The map with holes in it: all of it, and not a byte more than it says that it takes. */
+static void check_efi(const struct boot_efi *efi)
+{
+    static const struct memmap_range kept[] = { { 0x9f000, 0xa0000 }, { 0x180000, 0x380000 } };
+    if (!efi->map)
+        return;
+    fuzz_check(efi->present && efi->descriptor_size >= EFI_DESCRIPTOR_SIZE &&
+               efi->map_size % efi->descriptor_size == 0);
+    uint64_t size = efi_map_reserve(efi->map, efi->map_size, efi->descriptor_size, kept, 2, NULL);
+    uint8_t *out = malloc(size ? size : 1);
+    fuzz_check(size >= efi->map_size && size % efi->descriptor_size == 0);
+    fuzz_check(efi_map_reserve(efi->map, efi->map_size, efi->descriptor_size, kept, 2, out) == size);
+    free(out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct boot_info info;
@@ -48,6 +64,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             const uint8_t *rsdp = info.rsdp;
             fuzz_check(rsdp >= copy && rsdp + info.rsdp_size <= copy + size);
         }
+        for (unsigned i = 0; i < info.module_count; i++)
+            fuzz_check(info.module[i].start <= info.module[i].end && strlen(info.module[i].text) < size);
+        fuzz_check(info.screen.type <= FRAMEBUFFER_NONE);
+        check_efi(&info.efi);
         check_memmap(&info.memmap);
         check_answers(&info.memmap);
     }
