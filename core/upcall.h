@@ -45,5 +45,13 @@ void nested_counters(struct cpu *cpu);
 void x2apic_cpuid(uint32_t leaf, struct cpuid_regs *regs);
 /* False: #GP. */
 bool x2apic_base_write(uint64_t value);
+/* All CPUs wait in their guest, but for the first, which is about to run it: ICR writes are watched until they have been started. */
+void x2apic_watch_start(void);
+/* They have been started (memory_lock is held). False: nothing was watched any more. */
+bool x2apic_watch_end(void);
+/* The guest writes the interrupt command register while it is watched. */
+void x2apic_icr_write(uint32_t low, uint32_t destination);
+/* An access of the guest hypervisor to a page that ept01 protects: true if it was to the xAPIC page and has been done. vmcs01 is current. */
+bool x2apic_page_access(struct cpu *cpu, gpa1_t addr);
 
 #endif

@@ -7,20 +7,20 @@
 
 #include "core/memory/ept.h"
 #include "core/memory/mem.h"
+#include "x2apic/x2apic.h"
 
-#define PIN_OFFERED (PIN_EXTERNAL_INTR | PIN_NMI | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER | PIN_POSTED_INTR)
+#define PIN_OFFERED (PIN_EXTERNAL_INTR | PIN_NMI | PIN_VIRTUAL_NMIS | PIN_PREEMPTION_TIMER | X2APIC_PIN_OFFERED)
 
 #define PROC_OFFERED                                                                                                   \
     (PROC_INTR_WINDOW | PROC_TSC_OFFSET | PROC_HLT | PROC_INVLPG | PROC_MWAIT | PROC_RDPMC | PROC_RDTSC |              \
-     PROC_CR3_LOAD | PROC_CR3_STORE | PROC_CR8_LOAD | PROC_CR8_STORE | PROC_TPR_SHADOW | PROC_NMI_WINDOW |             \
-     PROC_MOV_DR | PROC_UNCOND_IO | PROC_IO_BITMAPS | PROC_MONITOR_TRAP | PROC_MSR_BITMAP | PROC_MONITOR |             \
-     PROC_PAUSE | PROC_SECONDARY)
+     PROC_CR3_LOAD | PROC_CR3_STORE | X2APIC_PROC_OFFERED | PROC_NMI_WINDOW | PROC_MOV_DR | PROC_UNCOND_IO |           \
+     PROC_IO_BITMAPS | PROC_MONITOR_TRAP | PROC_MSR_BITMAP | PROC_MONITOR | PROC_PAUSE | PROC_SECONDARY)
 
 /* Without PML, EPT #VE, VM functions, mode-based execute control, sub-page permissions, Intel PT, ENCLS exiting. */
 #define PROC2_OFFERED                                                                                                  \
-    (PROC2_VIRT_APIC_ACCESS | PROC2_EPT | PROC2_DESC_TABLE | PROC2_RDTSCP | PROC2_VIRT_X2APIC | PROC2_VPID |           \
-     PROC2_WBINVD | PROC2_UNRESTRICTED | PROC2_APIC_REGISTER | PROC2_VIRT_INTR_DELIVERY | PROC2_PAUSE_LOOP |           \
-     PROC2_RDRAND | PROC2_INVPCID | PROC2_RDSEED | PROC2_XSAVES | PROC2_TSC_SCALING | PROC2_USER_WAIT)
+    (X2APIC_PROC2_OFFERED | PROC2_EPT | PROC2_DESC_TABLE | PROC2_RDTSCP | PROC2_VPID | PROC2_WBINVD |                  \
+     PROC2_UNRESTRICTED | PROC2_PAUSE_LOOP | PROC2_RDRAND | PROC2_INVPCID | PROC2_RDSEED | PROC2_XSAVES |              \
+     PROC2_TSC_SCALING | PROC2_USER_WAIT)
 
 #define EXIT_OFFERED                                                                                                   \
     (EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_ACK_INTR | EXIT_SAVE_PAT | EXIT_LOAD_PAT | EXIT_SAVE_EFER |                 \

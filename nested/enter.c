@@ -13,6 +13,7 @@
 #include "nested/checks.h"
 #include "nested/invalidate.h"
 #include "nested/nested.h"
+#include "x2apic/x2apic.h"
 
 #define LINK_POINTER_NONE (~0ull)
 
@@ -90,20 +91,6 @@ static void merge_bitmaps(struct nested_slot *slot)
     bitmap_forget(&slot->vmwrite);
 }
 
-static void merge_apic(const struct vmcs12 *v)
-{
-    if (v->soft[FIELD_PROC_CONTROLS] & PROC_TPR_SHADOW)
-        vmwrite(VIRTUAL_APIC_ADDR, page_of(v->soft[FIELD_VIRTUAL_APIC_ADDR]));
-    /*
-     * Notifications are physical interrupts: in L3 the processor takes them out of the descriptor by itself, elsewhere they are L2's as
-     * on a bare machine.
-     */
-    if (v->soft[FIELD_PIN_CONTROLS] & PIN_POSTED_INTR)
-        vmwrite(POSTED_INTR_DESC, page_of(v->soft[FIELD_POSTED_INTR_DESC]));
-    if (proc2_of(v) & PROC2_VIRT_APIC_ACCESS) /* only compared with, never accessed */
-        vmwrite(APIC_ACCESS_ADDR, v->soft[FIELD_APIC_ACCESS_ADDR]);
-}
-
 static void merge_ept(struct cpu *cpu, struct nested_slot *slot)
 {
     const struct vmcs12 *v = &slot->v;
@@ -134,7 +121,7 @@ void nested_merge(struct cpu *cpu, struct nested_slot *slot)
     if (stale & BIT(GROUP_BITMAPS))
         merge_bitmaps(slot);
     if (stale & BIT(GROUP_APIC))
-        merge_apic(v);
+        x2apic_merge(v->soft);
     if (stale & BIT(GROUP_EPT))
         merge_ept(cpu, slot);
     __atomic_store_n(&cpu->waits_in_nested, vmread(GUEST_ACTIVITY) == ACTIVITY_WAIT_SIPI, __ATOMIC_RELEASE);

@@ -5,13 +5,13 @@
 #include "core/guest/dispatch.h"
 #include "core/guest/ept01_exit.h"
 #include "core/guest/guest.h"
-#include "core/cpu/lapic.h"
-#include "core/guest/lapic_store.h"
+#include "core/guest/guest_memory.h"
 #include "core/cpu/machine.h"
 #include "core/guest/msr.h"
 #include "core/guest/start.h"
 #include "core/upcall.h"
 #include "nested/nested.h"
+#include "x2apic/x2apic.h"
 
 /* A read (write false) or write of msr is what vmcs12 asks an exit for. */
 static bool msr_wanted(const struct vmcs12 *v, uint32_t msr, bool write)
@@ -74,9 +74,8 @@ static void handle_fault01(struct cpu *cpu, gpa1_t addr, uint64_t qualification)
         resume_after_violation(cpu, qualification);
         return;
     }
-    bool lapic = !lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page();
     struct guest_memory memory = nested_memory(cpu);
-    if (lapic && lapic_store_emulate(cpu, &memory))
+    if (x2apic_page_store(cpu, &memory, addr))
         return;
     guest_fault(VECTOR_GP, 0);
 }

@@ -2,7 +2,7 @@
  * See insn.h.
  */
 #include "core/guest/guest.h"
-#include "core/guest/lapic_store.h"
+#include "core/guest/guest_memory.h"
 #include "nested/insn.h"
 #include "nested/nested.h"
 #include "nested/operand.h"

@@ -98,6 +98,6 @@ const char *wake_cpus(void)
         return failure;
     }
     cpus[0]->state = CPU_STARTED;
-    start_watch();
+    x2apic_watch_start();
     return NULL;
 }

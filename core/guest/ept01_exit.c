@@ -1,13 +1,11 @@
 /*
  * See ept01_exit.h. ept01 maps everything from the start but for addresses above RAM (filled on demand) and the xAPIC page
- * while its ICR is watched (stores to it are emulated).
+ * while its ICR is watched (stores to it are emulated: x2apic/page.c).
  */
 #include "core/guest/ept01_exit.h"
 
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
-#include "core/cpu/lapic.h"
-#include "core/guest/lapic_store.h"
 #include "core/lib/log.h"
 #include "core/cpu/machine.h"
 #include "core/upcall.h"
@@ -33,29 +31,6 @@ bool ept01_make_present(struct cpu *cpu, gpa1_t addr)
     return result == EPT01_FILLED || watch_write_fault(addr);
 }
 
-static void lapic_open(uint32_t perm)
-{
-    memory_lock();
-    ept01_protect(&memory01.ept01, gpa1(lapic_page()), perm);
-    memory_unlock();
-    hw_invept(INVEPT_SINGLE, ept01_eptp(&memory01.ept01));
-}
-
-/*
- * An access to the protected xAPIC page. lapic=trap does what older thin hypervisors do to get past it: map the page and
- * invalidate, have the access done, take the page away and invalidate again.
- */
-static bool lapic_access(struct cpu *cpu)
-{
-    bool trap = machine.options.lapic == LAPIC_TRAP;
-    if (trap)
-        lapic_open(EPT_RWX);
-    bool done = lapic_store_emulate(cpu, &guest_memory1);
-    if (trap)
-        lapic_open(0);
-    return done;
-}
-
 void ept01_handle_violation(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
@@ -64,7 +39,7 @@ void ept01_handle_violation(struct cpu *cpu, uint32_t reason)
         guest_redeliver(cpu);
         return;
     }
-    if (!lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page() && lapic_access(cpu))
+    if (x2apic_page_access(cpu, addr))
         return;
     /* No processor answers there: code in Strata's place (not executable), an access to the APIC page that stores nothing. */
     guest_fault(VECTOR_GP, 0);

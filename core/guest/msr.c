@@ -11,7 +11,6 @@
 #include "core/guest/guest.h"
 #include "core/cpu/lapic.h"
 #include "core/cpu/machine.h"
-#include "core/guest/start.h"
 #include "core/upcall.h"
 
 #define PERF_CAPS_LBR_FORMAT 0x3full
@@ -86,7 +85,7 @@ static bool apic_base_write(uint32_t msr, uint64_t value)
 static bool icr_write(uint32_t msr, uint64_t value)
 {
     (void)msr;
-    start_icr_write((uint32_t)value, (uint32_t)(value >> 32));
+    x2apic_icr_write((uint32_t)value, (uint32_t)(value >> 32));
     return true;
 }
 

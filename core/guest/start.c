@@ -1,25 +1,18 @@
 /*
  * The start of the guest's CPUs. Each waits for the guest's SIPI in VMX non-root operation (activity state wait-for-SIPI); the
- * SIPI arrives as a VM exit on the waiting CPU itself. Until all of them have been started, writes to the guest's interrupt
- * command register are watched, because an INIT must not reach a waiting CPU; after that the APIC is the guest's alone.
+ * SIPI arrives as a VM exit on the waiting CPU itself. Until all of them have been started, an INIT must not reach one that
+ * waits: x2apic/icr.c watches the guest's interrupt command register. After that the APIC is the guest's alone.
  */
 #include "core/guest/start.h"
 
 #include "core/guest/dispatch.h"
-#include "core/guest/ept01_exit.h"
 #include "core/cpu/lapic.h"
 #include "core/lib/log.h"
 #include "core/cpu/machine.h"
-#include "core/guest/msr.h"
 #include "core/upcall.h"
 #include "core/cpu/vmcs01.h"
 
-#define XAPIC_BROADCAST 0xff
-#define X2APIC_BROADCAST 0xffffffffu
-
-static bool watching, abandoned;
-
-bool start_watching(void) { return __atomic_load_n(&watching, __ATOMIC_ACQUIRE); }
+static bool abandoned;
 
 void start_abandon(void)
 {
@@ -29,27 +22,6 @@ void start_abandon(void)
             lapic_icr_write(ICR_MODE_INIT | ICR_LEVEL | ICR_ASSERT, cpus[i]->apic_id);
 }
 
-void start_watch(void)
-{
-    watching = cpu_count > 1;
-    if (!watching)
-        msr_bitmap_release_icr(hpa_ptr(machine.msr_bitmap01));
-    if (machine.options.lapic == LAPIC_TRAP)
-        ept01_protect(&memory01.ept01, gpa1(lapic_page()), 0);
-    else if (watching)
-        ept01_protect(&memory01.ept01, gpa1(lapic_page()), EPT_R);
-}
-
-/* All CPUs run: the ICR is the guest's. */
-static void stop_watching(void)
-{
-    __atomic_store_n(&watching, false, __ATOMIC_RELEASE);
-    msr_bitmap_release_icr(hpa_ptr(machine.msr_bitmap01));
-    if (machine.options.lapic == LAPIC_NATIVE)
-        ept01_protect(&memory01.ept01, gpa1(lapic_page()), EPT_RWX);
-    ept01_announce_change();
-}
-
 static void cpu_started(struct cpu *cpu)
 {
     memory_lock();
@@ -57,53 +29,10 @@ static void cpu_started(struct cpu *cpu)
     cpu_set_state(cpu, CPU_STARTED);
     for (unsigned i = 0; i < cpu_count; i++)
         all &= cpu_state(cpus[i]) == CPU_STARTED;
-    if (first_time && all && watching)
-        stop_watching();
-    else
-        first_time = false;
+    bool ended = first_time && all && x2apic_watch_end();
     memory_unlock();
-    if (first_time)
+    if (ended)
         log_info("all CPUs started");
-}
-
-static bool destination_matches(const struct cpu *from, const struct cpu *to, uint32_t low, uint32_t destination)
-{
-    switch (low & ICR_SHORTHAND_MASK) {
-    case ICR_SHORTHAND_SELF:
-        return from == to;
-    case ICR_SHORTHAND_ALL:
-        return true;
-    case ICR_SHORTHAND_OTHERS:
-        return from != to;
-    default:
-        break;
-    }
-    if (destination == (lapic_is_x2apic() ? X2APIC_BROADCAST : XAPIC_BROADCAST))
-        return true;
-    if (low & ICR_LOGICAL) /* a waiting CPU has no logical id yet: nothing of it can match */
-        return false;
-    return to->apic_id == destination;
-}
-
-/*
- * INIT goes to the CPUs that it names and that are not waiting; everything else as it is (a SIPI to a running CPU is
- * ignored by that CPU). An INIT that names only waiting CPUs is swallowed: they are where INIT would put them.
- */
-void start_icr_write(uint32_t low, uint32_t destination)
-{
-    struct cpu *self = (struct cpu *)hw_rdmsr(MSR_GS_BASE);
-    count(self, COUNT_ICR_WATCHED);
-    bool any_waiting = false;
-    if ((low & ICR_MODE_MASK) == ICR_MODE_INIT && start_watching())
-        for (unsigned i = 0; i < cpu_count; i++)
-            any_waiting |= cpu_state(cpus[i]) == CPU_WAITING && destination_matches(self, cpus[i], low, destination);
-    if (!any_waiting) {
-        lapic_icr_write(low, destination);
-        return;
-    }
-    for (unsigned i = 0; i < cpu_count; i++)
-        if (cpu_state(cpus[i]) != CPU_WAITING && destination_matches(self, cpus[i], low, destination))
-            lapic_icr_write(low & ~(uint32_t)(ICR_SHORTHAND_MASK | ICR_LOGICAL), cpus[i]->apic_id);
 }
 
 /* A CPU that left wait-for-SIPI by a VM exit may save "blocking by SMI" from then on (Bochs 2.7 does; processors do not). */

@@ -4,7 +4,7 @@
  */
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
-#include "core/guest/lapic_store.h"
+#include "core/guest/guest_memory.h"
 #include "core/lib/log.h"
 #include "core/guest/task.h"
 #include "core/cpu/vmcs01.h"

@@ -1,9 +1,9 @@
-/* sources: core/guest/store_decode.c */
+/* sources: x2apic/store_decode.c */
 /*
  * Any bytes as an instruction: bounded reads, a length that fits, and an answer that does not depend on what follows.
  * The first byte chooses the code size.
  */
-#include "core/guest/store_decode.h"
+#include "x2apic/store_decode.h"
 
 #include <string.h>
 

@@ -12,7 +12,7 @@
 
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
-#include "core/guest/lapic_store.h"
+#include "core/guest/guest_memory.h"
 #include "core/lib/log.h"
 #include "core/memory/mem.h"
 #include "tests/host/machine/fake_hw.h"

@@ -3,7 +3,7 @@
  * The bytes are the guest's, and may not be what the processor executed: no more than size of them are read, and any
  * bytes give a result.
  */
-#include "core/guest/store_decode.h"
+#include "x2apic/store_decode.h"
 
 #define PREFIX_OPERAND_SIZE 0x66
 #define PREFIX_ADDRESS_SIZE 0x67

@@ -1,43 +1,15 @@
 /*
- * See lapic_store.h. Single-stepping over the store instead is not dependable (traps are delivered differently by different
+ * The xAPIC page while it is protected, because its ICR is watched or lapic=trap says so: what the guest does there is done for
+ * it. Single-stepping over the store instead is not dependable (traps are delivered differently by different
  * processors), and the page must not be open even for one instruction on the CPUs that share ept01.
  */
-#include "core/guest/lapic_store.h"
-
 #include "core/guest/guest.h"
+#include "core/guest/guest_memory.h"
 #include "core/cpu/lapic.h"
 #include "core/cpu/machine.h"
-#include "core/guest/start.h"
-#include "core/guest/store_decode.h"
-#include "core/cpu/watch_log.h"
-
-static void *guest1_pointer(void *context, uint64_t gpa, enum guest_use use)
-{
-    (void)context;
-    if (use == GUEST_USE_WRITE)
-        watch_note_write(gpa1(gpa));
-    return gpa1_ptr(gpa1(gpa));
-}
-
-const struct guest_memory guest_memory1 = { guest1_pointer, NULL };
-
-struct guest_paging guest_paging_state(void)
-{
-    struct guest_paging p = {
-        .cr0 = vmread(GUEST_CR0),
-        .cr3 = vmread(GUEST_CR3),
-        .cr4 = vmread(GUEST_CR4),
-        .efer = vmread(GUEST_EFER),
-        .rflags = vmread(GUEST_RFLAGS),
-        .maxphyaddr = machine.hw.maxphyaddr,
-        .cpl = (uint8_t)guest_cpl(),
-        .pages_1g = machine.has_1g_pages,
-    };
-    if ((p.cr0 & CR0_PG) && (p.cr4 & CR4_PAE) && !(p.efer & EFER_LMA))
-        for (unsigned i = 0; i < 4; i++)
-            p.pdpte[i] = hw_vmread(VMCS_GUEST_PDPTE0 + 2 * i);
-    return p;
-}
+#include "core/upcall.h"
+#include "x2apic/store_decode.h"
+#include "x2apic/x2apic.h"
 
 static enum code_size code_size(void)
 {
@@ -75,7 +47,7 @@ static void register_write(struct cpu *cpu, unsigned reg, uint32_t value)
 static void store(uint32_t offset, uint32_t value)
 {
     if (offset == APIC_ICR_LOW)
-        start_icr_write(value, lapic_read(APIC_ICR_HIGH) >> 24);
+        x2apic_icr_write(value, lapic_read(APIC_ICR_HIGH) >> 24);
     else
         lapic_write(offset, value);
 }
@@ -101,7 +73,7 @@ static uint32_t page_offset(const struct cpu *cpu, const struct store *s)
     return (uint32_t)linear & (PAGE_SIZE - 1);
 }
 
-bool lapic_store_emulate(struct cpu *cpu, const struct guest_memory *memory)
+static bool emulate(struct cpu *cpu, const struct guest_memory *memory)
 {
     uint8_t code[INSTRUCTION_MAX];
     struct guest_paging paging = guest_paging_state();
@@ -128,4 +100,36 @@ bool lapic_store_emulate(struct cpu *cpu, const struct guest_memory *memory)
     }
     guest_skip_bytes(s.length);
     return true;
+}
+
+static bool in_page(gpa1_t addr) { return !lapic_is_x2apic() && align_down(addr.v, PAGE_SIZE) == lapic_page(); }
+
+static void lapic_open(uint32_t perm)
+{
+    memory_lock();
+    ept01_protect(&memory01.ept01, gpa1(lapic_page()), perm);
+    memory_unlock();
+    hw_invept(INVEPT_SINGLE, ept01_eptp(&memory01.ept01));
+}
+
+/*
+ * An access to the protected xAPIC page. lapic=trap does what older thin hypervisors do to get past it: map the page and
+ * invalidate, have the access done, take the page away and invalidate again.
+ */
+bool x2apic_page_access(struct cpu *cpu, gpa1_t addr)
+{
+    if (!in_page(addr))
+        return false;
+    bool trap = machine.options.lapic == LAPIC_TRAP;
+    if (trap)
+        lapic_open(EPT_RWX);
+    bool done = emulate(cpu, &guest_memory1);
+    if (trap)
+        lapic_open(0);
+    return done;
+}
+
+bool x2apic_page_store(struct cpu *cpu, const struct guest_memory *memory, gpa1_t addr)
+{
+    return in_page(addr) && emulate(cpu, memory);
 }

@@ -1,9 +1,9 @@
-/* sources: core/guest/store_decode.c */
+/* sources: x2apic/store_decode.c */
 /*
  * Decoding of APIC accesses. The oracle is the assembler that builds this file: each case is an instruction in its
  * syntax, assembled for 16-, 32- or 64-bit code, and what it means.
  */
-#include "core/guest/store_decode.h"
+#include "x2apic/store_decode.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
