@@ -67,7 +67,7 @@ void nested_cpu_init(struct cpu *cpu)
         .coalesce = machine.options.coalesce == OPTION_ON,
         .history = machine.options.history == OPTION_ON,
         .prefill = machine.options.prefill == OPTION_ON,
-        .watch = watch_client_new(),
+        .watch = watch_client_new(cpu),
     };
     ept02_init(&n->ept02, &config, &cpu->pool, nested_ept_shared);
     if (!shadowing)

@@ -32,6 +32,7 @@ struct watch_page {
 };
 
 struct watch_client {
+    const struct cpu *cpu; /* that asks */
     uint64_t cursor;
     bool more; /* its last question was answered in part */
 };
@@ -44,6 +45,7 @@ struct watch_log {
 static struct watch_page pages[PAGES];
 static uint16_t hash[HASH]; /* index + 1 */
 static unsigned page_count, pages_end;
+static uint16_t free_pages;       /* index + 1 of one that was watched, linked by next */
 static uint16_t hot_pages[PAGES]; /* indexes of those that are hot, in any order */
 static unsigned hot_count;
 static uint64_t ring[RING], ring_head;
@@ -176,18 +178,44 @@ static void cool(void)
         cool_page(&pages[hot_pages[i]]);
 }
 
-static void drain(void)
+/*
+ * Whether all writes of the past are in logs, as far as this client's CPU can see. No order is promised between another CPU's log entry and
+ * its later stores. Its dirty flags are in time: they are set by locked accesses before the store (SDM 3, "Automatic Locking"). One that runs
+ * a nested guest under its ept02 has exited since it last wrote through ept01, and what it logged until then is there.
+ */
+static bool logs_suffice(const struct watch_client *client)
+{
+    if (!logging || unlogged)
+        return false;
+    for (unsigned i = 0; i < cpu_count; i++)
+        if (cpus[i] != client->cpu && runs(cpus[i]) && !__atomic_load_n(&cpus[i]->in_nested, __ATOMIC_ACQUIRE))
+            return false;
+    return true;
+}
+
+static void drain(const struct watch_client *client)
 {
     for (unsigned i = 0; logging && i < cpu_count; i++)
         drain_log(cpus[i]->watch_log);
-    if (!logging || unlogged)
-        for (unsigned i = 0; i < pages_end; i++)
-            if (pages[i].leaf && leaf_dirty(&pages[i]))
-                written(&pages[i]);
+    if (logs_suffice(client))
+        return;
+    for (unsigned i = 0; i < pages_end; i++)
+        if (pages[i].leaf && leaf_dirty(&pages[i]))
+            written(&pages[i]);
 }
 
-/* Nothing logged, nothing hot: the usual answer, without the lock. */
-static bool silent(void)
+static bool any_dirty(void)
+{
+    for (const struct watch_page *p = pages; p < pages + pages_end; p++) {
+        const uint64_t *leaf = __atomic_load_n(&p->leaf, __ATOMIC_RELAXED);
+        if (leaf && (__atomic_load_n(leaf, __ATOMIC_RELAXED) & EPT_DIRTY))
+            return true;
+    }
+    return false;
+}
+
+/* Nothing written, nothing hot: the usual answer, without the lock. */
+static bool silent(const struct watch_client *client)
 {
     if (hot_count || !logging || unlogged)
         return false;
@@ -196,7 +224,7 @@ static bool silent(void)
         if (log->next < 0 || __atomic_load_n(&log->entries[log->next], __ATOMIC_ACQUIRE) != LOG_EMPTY)
             return false;
     }
-    return true;
+    return logs_suffice(client) || !any_dirty();
 }
 
 /* A page's structure with one more reference; NULL when the table is full or ept01 cannot be split there. Locked. */
@@ -207,18 +235,16 @@ static struct watch_page *reference(uint64_t gpa)
         p->refs++;
         return p;
     }
-    unsigned i = 0;
-    while (i < pages_end && pages[i].leaf)
-        i++;
-    if (i == PAGES)
+    if (!free_pages && pages_end == PAGES)
         return NULL;
     memory_lock();
     uint64_t *leaf = ept01_leaf(&memory01.ept01, gpa1(gpa), PAGE_SIZE);
     memory_unlock();
     if (!leaf)
         return NULL;
-    if (i == pages_end)
-        pages_end++;
+    unsigned i = free_pages ? free_pages - 1u : pages_end++;
+    if (free_pages)
+        free_pages = pages[i].next;
     uint16_t *bucket = bucket_of(gpa);
     pages[i] = (struct watch_page){ .gpa = gpa, .leaf = leaf, .refs = 1, .version = 1, .next = *bucket };
     *bucket = (uint16_t)(i + 1);
@@ -238,13 +264,16 @@ static void unreference(struct watch_page *p)
         link = &pages[*link - 1].next;
     *link = p->next;
     p->leaf = NULL;
+    p->next = free_pages;
+    free_pages = self;
     page_count--;
 }
 
-struct watch_client *watch_client_new(void)
+struct watch_client *watch_client_new(const struct cpu *cpu)
 {
     if (!has_flags() || client_count == CLIENTS)
         return NULL;
+    clients[client_count].cpu = cpu;
     return &clients[client_count++];
 }
 
@@ -271,12 +300,13 @@ void watch_remove(struct watch_client *client, gpa1_t page)
 
 unsigned watch_take(struct watch_client *client, gpa1_t *out, unsigned max)
 {
-    if (client->cursor == __atomic_load_n(&ring_head, __ATOMIC_ACQUIRE) && silent())
+    if (client->cursor == __atomic_load_n(&ring_head, __ATOMIC_ACQUIRE) && silent(client))
         return 0;
     lock();
     if (!client->more) /* hot pages are told once a question, not with each part of the answer */
         cool();
-    drain();
+    if (!client->more || ring_head - client->cursor < max) /* what is behind comes when the rest has been taken */
+        drain(client);
     unsigned n = 0;
     if (ring_head - client->cursor > RING) {
         client->cursor = ring_head;

@@ -20,8 +20,8 @@ bool watch_write_fault(gpa1_t addr);
 /* Strata itself writes guest memory. */
 void watch_note_write(gpa1_t addr);
 
-/* A new client; NULL: nothing can be watched, or there are too many. */
-struct watch_client *watch_client_new(void);
+/* A new client, which asks on this CPU; NULL: nothing can be watched, or there are too many. */
+struct watch_client *watch_client_new(const struct cpu *cpu);
 
 /*
  * One page, for a user who asks about it alone. NULL: it cannot be watched. watch_page_quiet: it has surely not been written since

@@ -308,7 +308,7 @@ static uint64_t *ept01_entry(uint64_t gpa)
     }
 }
 
-static void log_page(uint64_t gpa)
+void nested_machine_log(uint64_t gpa)
 {
     hpa_t vmcs01 = cpu->vmcs01.region;
     if (!(fake_vmcs_read(vmcs01, FIELD_PROC2_CONTROLS) & PROC2_PML))
@@ -338,6 +338,6 @@ void nested_machine_wrote(uint64_t gpa)
         panic("test: a write to %llxh is not let through", (unsigned long long)gpa);
     if (!flags || (*ept01_entry(gpa) & EPT_DIRTY))
         return;
-    log_page(gpa);
+    nested_machine_log(gpa);
     *ept01_entry(gpa) |= EPT_DIRTY;
 }

@@ -71,6 +71,8 @@ void nested_machine_on_reset(void (*hook)(void));
 void nested_machine_wrote(uint64_t gpa);
 /* The same by a nested guest that runs under ept01: nothing is logged. */
 void nested_machine_wrote_unlogged(uint64_t gpa);
+/* The log entry of such a write, if it was the guest hypervisor's and is seen later. */
+void nested_machine_log(uint64_t gpa);
 
 /*
  * The guest hypervisor's instructions. VMX_OK, the number that VMfailValid gave, VMX_FAIL_INVALID, or FAULTED + vector (which is
