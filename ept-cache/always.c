@@ -6,6 +6,7 @@
 #include "ept-cache/table.h"
 
 #define LIMIT_LAST (1u << 20)
+#define TIDY_TABLES 256u /* looked at in one exit */
 
 bool table_original_writable(struct ept02 *ept, const struct ept_table *t)
 {
@@ -46,21 +47,29 @@ static void table_add_writable(struct ept02 *ept, const struct ept_table *t, str
     }
 }
 
-void always_tidy(struct ept02 *ept)
+static struct region_map *spare_map(struct ept02 *ept)
 {
-    struct region_map *map = ept->writable == &ept->maps[0] ? &ept->maps[1] : &ept->maps[0];
+    return ept->writable == &ept->maps[0] ? &ept->maps[1] : &ept->maps[0];
+}
+
+void writable_note(struct ept02 *ept, hpa_t base, uint64_t size)
+{
+    writable_mark(&ept->shared->writable, ept->writable, base, size);
+    if (ept->tidy_next)
+        region_map_add(spare_map(ept), base, size);
+}
+
+/* Whether the tables that can be written shall be compared at each look no longer: all that was found is in the spare map. */
+static void tidy_finish(struct ept02 *ept)
+{
     uint64_t used = 0;
     unsigned id = 0, freed = 0;
     for (unsigned i = 0; i < EPT02_ROOTS; i++)
         used |= ept->roots[i].used ? BIT(i) : 0;
-    /* What was unmapped since the last look can still be written through what the processor has cached. */
+    /* What was unmapped before or since can still be written through what the processor has cached. */
     ept02_flush(ept, used);
-    memset(map, 0, sizeof(*map));
-    for (const struct ept_table *t = table_next(ept, &id); t; t = table_next(ept, &id))
-        table_add_writable(ept, t, map);
-    writable_publish(&ept->shared->writable, ept->writable_index, map);
-    ept->writable = map;
-    id = 0;
+    ept->writable = spare_map(ept);
+    writable_publish(&ept->shared->writable, ept->writable_index, ept->writable);
     for (struct ept_table *t = table_next(ept, &id); t; t = table_next(ept, &id)) {
         if (!(t->flags & TABLE_ALWAYS) || !(t->flags & TABLE_WATCHED) || table_original_writable(ept, t))
             continue;
@@ -74,4 +83,21 @@ void always_tidy(struct ept02 *ept)
     ept->always_limit = freed                            ? ALWAYS_LIMIT_FIRST
                         : ept->always_limit < LIMIT_LAST ? ept->always_limit * 2
                                                          : LIMIT_LAST;
+}
+
+void always_tidy(struct ept02 *ept)
+{
+    unsigned id = ept->tidy_next;
+    if (id == 0)
+        memset(spare_map(ept), 0, sizeof(*spare_map(ept)));
+    for (unsigned n = 0; n < TIDY_TABLES; n++) {
+        const struct ept_table *t = table_next(ept, &id);
+        if (!t) {
+            ept->tidy_next = 0;
+            tidy_finish(ept);
+            return;
+        }
+        table_add_writable(ept, t, spare_map(ept));
+    }
+    ept->tidy_next = (uint16_t)id;
 }

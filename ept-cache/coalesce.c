@@ -108,7 +108,7 @@ bool table_coalesce(struct ept02 *ept, struct ept_table *t)
         return false;
     t->first12 = first;
     if (first & EPT_W)
-        writable_mark(&ept->shared->writable, ept->writable, table_target(ept, t), ept_span(t->level + 1));
+        writable_note(ept, table_target(ept, t), ept_span(t->level + 1));
     t->flags |= TABLE_COALESCED;
     table_link(ept, t);
     page_retire(ept, t);

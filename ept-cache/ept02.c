@@ -82,6 +82,7 @@ static void work_begin(struct ept02 *ept, const struct ept02_root *root)
 {
     ept->busy_root = root->index;
     ept->path = (struct table_path){ 0 };
+    ept->work = 0;
 }
 
 static void walk_root(struct ept02 *ept, const struct ept02_root *root, gpa2_t addr, struct ept12_walk *walk)

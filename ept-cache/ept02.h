@@ -100,6 +100,8 @@ struct ept02 {
     uint64_t looks;       /* 1 more with each INVEPT of all contexts; never 0 */
     uint64_t dirty_roots; /* roots that may have something on their dirty or always lists */
     uint64_t written;     /* page-table entries written by table_sync */
+    uint32_t work;        /* spent in this exit: see table.h, WORK_MAX */
+    uint16_t tidy_next;   /* always_tidy has looked at the tables before this one; 0: it is not at work */
     uint32_t next_serial;
     uint32_t writable_seen; /* generation of the writable maps at the last look */
     uint32_t writable_index;
@@ -114,7 +116,7 @@ struct ept02 {
     struct ept02_root roots[EPT02_ROOTS];
     uint16_t hash[EPT02_HASH];
     struct ept_table *slabs[EPT02_SLABS];
-    struct region_map *writable; /* the one of maps that is published */
+    struct region_map *writable; /* the one of maps that is published; the other is always_tidy's */
     struct region_map maps[2];
 };
 

@@ -14,7 +14,7 @@ uint64_t leaf_compose(struct ept02 *ept, uint64_t entry12, int level)
         return 0;
     uint64_t target = (entry12 & EPT_ADDR_MASK) + window->delta;
     if (low & EPT_W)
-        writable_mark(&ept->shared->writable, ept->writable, hpa(target), ept_span(level));
+        writable_note(ept, hpa(target), ept_span(level));
     return (entry12 & ~(EPT_MEANING_MASK | SLOT_COALESCED)) | target | low;
 }
 
@@ -22,9 +22,12 @@ bool leaf_fits(struct ept02 *ept, uint64_t entry12, int level)
 {
     if (level == 1)
         return true;
-    if (!ept->config.large || !(ept->config.hw_ept_caps & (level == 2 ? EPT_CAP_2M : EPT_CAP_1G)))
+    if (!ept->config.large || !(ept->config.hw_ept_caps & (level == 2 ? EPT_CAP_2M : EPT_CAP_1G)) || !work_left(ept))
         return false;
-    return ept01_uniform(&ept->view, entry12 & EPT_ADDR_MASK, ept_span(level));
+    uint64_t pieces = ept->view.pieces;
+    bool uniform = ept01_uniform(&ept->view, entry12 & EPT_ADDR_MASK, ept_span(level));
+    ept->work += (uint32_t)((ept->view.pieces - pieces) / WORK_PIECES);
+    return uniform;
 }
 
 /* All pages of a new table of 2-MiB pages. */
@@ -48,6 +51,7 @@ bool table_open(struct ept02 *ept, struct ept_table *t, enum map_mode mode)
     if (t->page == 0)
         return false;
     ept->opened |= t->level == 2;
+    ept->work += whole ? WORK_COMPOSED : 1;
     if (whole && t->level == 1)
         table_sync(ept, t, 0, EPT_ENTRIES);
     if (whole && t->level == 2)

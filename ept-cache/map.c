@@ -73,7 +73,7 @@ static void leaf_add(struct ept02 *ept, struct ept_table *t, unsigned index, uin
     if (t->level == 1) {
         /* ept12 maps more than was known: the more often, the rarer it is looked at as a whole. */
         bool whole = mode == MAP_VIOLATION && (t->repairs & (t->repairs + 1u)) == 0;
-        if (mode == MAP_VIOLATION && t->repairs < UINT16_MAX)
+        if (mode == MAP_VIOLATION && t->repairs < REPAIRS_MAX)
             t->repairs++;
         if (whole)
             table_sync(ept, t, 0, EPT_ENTRIES);
@@ -158,11 +158,12 @@ void ept02_replay(struct ept02 *ept, struct ept02_root *root, gpa2_t addr)
     gpa2_t block = gpa2(align_down(addr.v, HISTORY_BLOCK));
     if (!ept->config.history || !history_block(history, root->eptp12, addr, touched))
         return;
-    for (unsigned i = 0; i < HISTORY_WORDS * 64 && memory_spare(ept); i++) {
+    for (unsigned i = 0; i < HISTORY_WORDS * 64 && memory_spare(ept) && work_left(ept); i++) {
         gpa2_t region = gpa2(block.v + i * HISTORY_REGION);
         struct ept12_walk walk;
         if (!(touched[i / 64] & BIT(i % 64)) || region.v == align_down(addr.v, HISTORY_REGION))
             continue;
+        ept->work++;
         ept12_walk(&ept->view.rules, gpa1(root->eptp12 & EPT_ADDR_MASK), region, &walk);
         if (walk.result == EPT12_LEAF || (walk.result == EPT12_ABSENT && walk.level == 1)) {
             if (!ept02_map(ept, root, region, &walk, MAP_REBUILD))

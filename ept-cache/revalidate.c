@@ -67,7 +67,8 @@ static void entry_rebuild(struct ept02 *ept, struct ept_table *t, unsigned index
     }
     if (t->level != 2 || (kind != EPT12_LEAF && kind != EPT12_TABLE))
         return;
-    struct ept_table *child = table_child(ept, t, index, entry12, kind == EPT12_LEAF, MAP_REBUILD);
+    struct ept_table *child = work_left(ept) ? table_child(ept, t, index, entry12, kind == EPT12_LEAF, MAP_REBUILD)
+                                             : NULL;
     if (child && !table_open(ept, child, MAP_REBUILD))
         table_drop(ept, child);
 }
@@ -157,15 +158,22 @@ static void upper_revalidate(struct ept02 *ept, struct ept02_root *root, struct 
 static void table_revalidate(struct ept02 *ept, struct ept02_root *root, struct ept_table *t)
 {
     table_unmark_dirty(ept, t);
+    if (!work_left(ept) && t->parent) { /* nobody has said that it is still right */
+        slot_clear(ept, table_at(ept, t->parent), t->index);
+        ept->counters.evictions++;
+        return;
+    }
     if (t->flags & TABLE_ALWAYS) {
         table_mark_always(ept, t);
         ept->always_compared++;
     }
+    uint64_t written = ept->written;
     ept->counters.revalidated += EPT_ENTRIES;
     if (t->level == 1)
         page_table_revalidate(ept, t);
     else
         upper_revalidate(ept, root, t);
+    ept->work += 1 + (uint32_t)((ept->written - written) / WORK_ENTRIES);
 }
 
 static void root_revalidate(struct ept02 *ept, struct ept02_root *root)
@@ -213,7 +221,7 @@ static void written_collect(struct ept02 *ept)
         return;
     do {
         count = watch_take(ept->config.watch, pages, WRITTEN_BATCH);
-        if (count > WRITTEN_BATCH || rounds++ > rounds_max) {
+        if (count > WRITTEN_BATCH || rounds++ > rounds_max || !work_left(ept)) {
             all_mark_dirty(ept);
             return;
         }
@@ -237,6 +245,7 @@ void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12)
 OUT_OF_LINE void ept02_look(struct ept02 *ept, struct ept02_root *root)
 {
     uint64_t bit = BIT(root->index);
+    ept->work = 0;
     written_collect(ept);
     if (!ept->config.history)
         root_empty(ept, root); /* nothing is kept: what is touched again is mapped again */
@@ -244,6 +253,6 @@ OUT_OF_LINE void ept02_look(struct ept02 *ept, struct ept02_root *root)
         root_revalidate(ept, root);
     root->looked = ept->looks;
     ept02_flush(ept, bit | ept->flush_now);
-    if (ept->config.watch && ept->always_compared > ept->always_limit)
+    if (ept->config.watch && (ept->tidy_next || ept->always_compared > ept->always_limit))
         always_tidy(ept);
 }

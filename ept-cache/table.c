@@ -121,24 +121,48 @@ static uint16_t *hash_head(struct ept02 *ept, uint64_t table12)
     return &ept->hash[(page ^ page / EPT02_HASH) % EPT02_HASH];
 }
 
-static struct ept_table *hash_find(struct ept02 *ept, uint16_t id, uint64_t table12)
+/* The first of those with this original. */
+static struct ept_table *hash_find(struct ept02 *ept, uint64_t table12)
 {
-    while (id && table_at(ept, id)->table12 != table12)
+    uint16_t id = *hash_head(ept, table12);
+    unsigned steps = 0;
+    for (; id && table_at(ept, id)->table12 != table12; steps++)
         id = table_at(ept, id)->hash_next;
+    ept->work += steps / WORK_STEPS;
     return id ? table_at(ept, id) : NULL;
+}
+
+static bool same_original(const struct ept02 *ept, uint16_t id, uint64_t table12)
+{
+    return id && table_at(ept, id)->table12 == table12;
 }
 
 void table_page_written(struct ept02 *ept, gpa1_t page)
 {
-    struct ept_table *t = hash_find(ept, *hash_head(ept, page.v), page.v);
-    for (; t; t = hash_find(ept, t->hash_next, page.v))
+    struct ept_table *t = hash_find(ept, page.v);
+    unsigned marked = 0;
+    for (uint16_t id = t ? t->id : 0; same_original(ept, id, page.v); marked++) {
+        t = table_at(ept, id);
         table_mark_dirty(ept, t);
+        id = t->hash_next;
+    }
+    ept->work += marked / WORK_STEPS;
+}
+
+/* Behind prev, or as the first where prev is NULL. */
+static void hash_link(struct ept02 *ept, struct ept_table *t, struct ept_table *prev)
+{
+    uint16_t *link = prev ? &prev->hash_next : hash_head(ept, t->table12);
+    t->hash_prev = prev ? prev->id : 0;
+    t->hash_next = *link;
+    if (*link)
+        table_at(ept, *link)->hash_prev = t->id;
+    *link = t->id;
 }
 
 static void hash_insert(struct ept02 *ept, struct ept_table *t)
 {
-    uint16_t *head = hash_head(ept, t->table12);
-    const struct ept_table *twin = hash_find(ept, *head, t->table12);
+    struct ept_table *twin = hash_find(ept, t->table12);
     bool always = false;
     if (twin) {
         t->flags |= twin->flags & TABLE_WATCHED;
@@ -149,19 +173,18 @@ static void hash_insert(struct ept02 *ept, struct ept_table *t)
     } else {
         always = true;
     }
-    t->hash_next = *head;
-    *head = t->id;
+    hash_link(ept, t, twin);
     if (always)
         table_mark_always(ept, t);
 }
 
 static void hash_remove(struct ept02 *ept, struct ept_table *t)
 {
-    uint16_t *link = hash_head(ept, t->table12);
-    while (*link != t->id)
-        link = &table_at(ept, *link)->hash_next;
-    *link = t->hash_next;
-    if ((t->flags & TABLE_WATCHED) && !hash_find(ept, *hash_head(ept, t->table12), t->table12))
+    *(t->hash_prev ? &table_at(ept, t->hash_prev)->hash_next : hash_head(ept, t->table12)) = t->hash_next;
+    if (t->hash_next)
+        table_at(ept, t->hash_next)->hash_prev = t->hash_prev;
+    bool alone = !same_original(ept, t->hash_prev, t->table12) && !same_original(ept, t->hash_next, t->table12);
+    if ((t->flags & TABLE_WATCHED) && alone)
         watch_remove(ept->config.watch, gpa1(t->table12));
 }
 

@@ -23,22 +23,34 @@ enum table_flags {
 };
 
 struct ept_table {
-    uint64_t table12;           /* the original's address in the guest hypervisor's memory; unless TABLE_SPLIT */
-    uint64_t entry12;           /* the entry of ept12 that led here */
-    uint64_t first12;           /* TABLE_COALESCED: the first entry; the others follow from it */
-    uint64_t page;              /* machine address of ept02's table, 0 = none */
-    uint64_t seen;              /* machine address of a copy of the original as last compared, 0 = none */
-    uint16_t id, parent, index; /* parent 0: a root's PML4 */
-    uint16_t hash_next;         /* next with the same hash; next free one */
-    uint16_t older, newer;      /* in the list of that age */
+    uint64_t table12;              /* the original's address in the guest hypervisor's memory; unless TABLE_SPLIT */
+    uint64_t entry12;              /* the entry of ept12 that led here */
+    uint64_t first12;              /* TABLE_COALESCED: the first entry; the others follow from it */
+    uint64_t page;                 /* machine address of ept02's table, 0 = none */
+    uint64_t seen;                 /* machine address of a copy of the original as last compared, 0 = none */
+    uint16_t id, parent, index;    /* parent 0: a root's PML4 */
+    uint16_t hash_next, hash_prev; /* with the same hash, those with the same original side by side; next free one */
+    uint16_t older, newer;         /* in the list of that age */
     uint16_t dirty_prev, dirty_next;
-    uint16_t repairs; /* violations in this table that ept12 had allowed already */
+    uint8_t repairs; /* violations in this table that ept12 had allowed already; at most REPAIRS_MAX */
     uint8_t level, root, flags, list, splits;
 };
 _Static_assert(sizeof(struct ept_table) <= 64, "a description is 64 bytes");
 
+#define REPAIRS_MAX 254u
 #define TABLES_PER_SLAB ((unsigned)(PAGE_SIZE / 64))
 #define SLOT_COALESCED BIT(62)
+
+/*
+ * What one exit may do however much the guest hypervisor has changed, so that interrupts wait no longer than that. A unit is about what it
+ * takes to find that one table has not changed. What is not done when it is spent is taken out, or left out: it is composed again when a
+ * nested guest touches it, an exit each.
+ */
+#define WORK_MAX 4096u
+#define WORK_COMPOSED 4u  /* a table composed as a whole */
+#define WORK_ENTRIES 128u /* entries written, a unit */
+#define WORK_PIECES 24u   /* pages of ept01 looked at, a unit */
+#define WORK_STEPS 64u    /* tables with the same hash passed, a unit */
 
 /* Why something is mapped. */
 enum map_mode {
@@ -77,6 +89,8 @@ static inline void slot_write(struct ept_table *t, unsigned index, uint64_t valu
     *(volatile uint64_t *)&table_slots(t)[index] = value;
 }
 
+static inline bool work_left(const struct ept02 *ept) { return ept->work < WORK_MAX; }
+
 static inline void flush_mark(uint64_t *mask, const struct ept_table *t) { *mask |= BIT(t->root); }
 
 /* Executes INVEPT for the roots in the mask. */
@@ -113,8 +127,13 @@ void table_page_written(struct ept02 *ept, gpa1_t page);
 bool table_original_writable(struct ept02 *ept, const struct ept_table *t);
 /* Nested guests may write more than before: looks which originals are among it. */
 void always_review(struct ept02 *ept);
-/* If much was compared only because nested guests might have written it: looks whether they still may. */
+/*
+ * If much was compared only because nested guests might have written it: looks whether they still may, a part of all tables at each call.
+ * What becomes writable meanwhile is in both maps (writable_note).
+ */
 void always_tidy(struct ept02 *ept);
+/* An entry that lets nested guests write is about to become visible. */
+void writable_note(struct ept02 *ept, hpa_t base, uint64_t size);
 
 /* The original may change without notice from now on. */
 void table_mark_always(struct ept02 *ept, struct ept_table *t);

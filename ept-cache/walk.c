@@ -75,11 +75,12 @@ const struct ept01_window *ept01_window_miss(struct ept01_view *view, uint64_t a
 }
 
 /* Looks at every page of ept01 in the range. */
-static bool pieces_uniform(const struct ept01_view *view, uint64_t base, uint64_t size)
+static bool pieces_uniform(struct ept01_view *view, uint64_t base, uint64_t size)
 {
     struct ept_leaf whole = ept01_lookup(view->root, gpa1(base));
     uint64_t done = whole.size;
     for (unsigned piece = 1; done < size && piece < UNIFORM_PIECES; piece++) {
+        view->pieces++;
         struct ept_leaf next = ept01_lookup(view->root, gpa1(base + done));
         if (next.size == 0 || next.base != whole.base + done || !leaf_alike(&next, &whole))
             return false;

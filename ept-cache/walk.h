@@ -43,6 +43,7 @@ struct ept01_view {
     bool hw_exec_only;
     struct ept_rules rules;
     struct ept01_window windows[EPT01_WINDOWS]; /* found lately */
+    uint64_t pieces;                            /* pages of ept01 that ept01_uniform has looked at, ever */
     uint64_t mixed; /* start of a large range that was found not to be uniform, plus 1; 0: none */
     unsigned next_type;
     struct {
