@@ -9,7 +9,7 @@
 
 include tests/guests/guests.mk
 
-.PHONY: test test-full test-host test-fuzz test-source test-setup test-soak format host-programs fuzz-programs
+.PHONY: test test-full test-host test-fuzz test-source test-setup test-soak coverage format host-programs fuzz-programs cover-programs
 
 test: test-setup ## run all tests
 	@tests/run
@@ -23,8 +23,10 @@ test-setup:
 test-host: ## run the unit tests, plain and sanitized
 	@$(MAKE) --no-print-directory -s -k $(TEST_JOBS) host-programs; tests/host/run --build $(BUILD) --built $$?
 
-test-fuzz: ## replay the fuzzers' seeds and try some new inputs
-	@$(MAKE) --no-print-directory -s -k $(TEST_JOBS) fuzz-programs; tests/fuzz/run --build $(BUILD) --built $$?
+FUZZ_SECONDS = 0
+test-fuzz: ## replay the fuzzers' seeds and try some new inputs: FUZZ=fuzz_hypervisor, FUZZ_SECONDS=3600
+	@$(MAKE) --no-print-directory -s -k $(TEST_JOBS) fuzz-programs; \
+	tests/fuzz/run --build $(BUILD) --built $$? --seconds $(FUZZ_SECONDS) --seed $(SEED) $(FUZZ)
 
 test-source: ## check the sources: layers, privileged instructions, warnings, format
 	@tests/source/run --build $(BUILD) --cflags="$(SOURCE_CFLAGS)"
@@ -33,6 +35,9 @@ SEED = 1
 STEPS = 10000
 test-soak: test-setup $(BUILD)/strata.elf guests ## random EPT edits and accesses under every switch: SEED=, STEPS=
 	@tests/guests/soak --strata $(BUILD)/strata.elf --seed $(SEED) --steps $(STEPS)
+
+coverage: ## lines of nested/, shadow-vmcs/ and ept-cache/ that tests and fuzzers reach, by file
+	@$(MAKE) --no-print-directory -s -k $(TEST_JOBS) cover-programs fuzz-programs && tests/coverage/run --build $(BUILD)
 
 format: ## rewrite the C files as .clang-format has it
 	@tests/source/run --format
@@ -43,10 +48,13 @@ TEST_JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 SOURCE_CFLAGS = $(filter-out -flto%,$(filter-out -ffat-lto-objects,$(CFLAGS)))
 
 FUZZ_CC = clang
+# A fuzzer puts the variables of what it tests, and of the fake machine, back for each input: they have sections of their own.
+FUZZ_RENAME = objcopy --rename-section .data=strata_data --rename-section .bss=strata_bss
+COVER = -fprofile-instr-generate -fcoverage-mapping
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TEST_CFLAGS = -std=gnu11 -O1 -g -fno-pie -MMD -MP $(WARNINGS) -I.
 
-ifneq ($(filter host-programs fuzz-programs,$(MAKECMDGOALS)),)
+ifneq ($(filter host-programs fuzz-programs cover-programs,$(MAKECMDGOALS)),)
 
 HOST_FILES := $(basename $(wildcard tests/host/*/*.c))
 # Of each test its path; programs are named by the last part alone.
@@ -71,14 +79,16 @@ set_of = $(or $(SET_$(1)),$(error $(2): no set of sources "$(1)"))
 
 host-programs: $(foreach t,$(notdir $(HOST_TESTS)),$(BUILD)/host/$(t) $(BUILD)/host-asan/$(t))
 fuzz-programs: $(FUZZ_TARGETS:%=$(BUILD)/fuzz/%)
+cover-programs: $(foreach t,$(notdir $(HOST_TESTS)) $(FUZZ_TARGETS),$(BUILD)/cover/$(t))
 
 # Sources under test, built again: sanitized, and sanitized with the fuzzer's coverage.
 $(BUILD)/host-asan/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(TEST_CFLAGS) -ffreestanding $(SANITIZE) -c -o $@ $<
-$(BUILD)/fuzz/%.o: %.c
+$(BUILD)/fuzz/%.o: %.c tests/tests.mk
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(TEST_CFLAGS) -ffreestanding $(SANITIZE) -fsanitize=fuzzer-no-link -c -o $@ $<
+	$(FUZZ_RENAME) $@
 
 # Test programs and doubles.
 $(BUILD)/host/tests/%.o: tests/%.c
@@ -87,14 +97,36 @@ $(BUILD)/host/tests/%.o: tests/%.c
 $(BUILD)/host-asan/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
 	$(CC) $(TEST_CFLAGS) $(SANITIZE) -c -o $@ $<
-$(BUILD)/fuzz/tests/%.o: tests/%.c
+# The same with counters of lines, for both kinds of program.
+$(BUILD)/cover/%.o: %.c tests/tests.mk
 	@mkdir -p $(@D)
-	$(FUZZ_CC) $(TEST_CFLAGS) $(SANITIZE) -fsanitize=fuzzer-no-link -c -o $@ $<
+	$(FUZZ_CC) $(TEST_CFLAGS) -ffreestanding $(COVER) -c -o $@ $<
+	$(FUZZ_RENAME) $@
+
+# Not what is tested: the fuzzer's feedback does not come from it.
+$(BUILD)/fuzz/tests/host/%.o: tests/host/%.c tests/tests.mk
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(TEST_CFLAGS) $(SANITIZE) -c -o $@ $<
+	$(FUZZ_RENAME) $@
+$(BUILD)/fuzz/tests/fuzz/%.o: tests/fuzz/%.c tests/tests.mk
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(TEST_CFLAGS) $(SANITIZE) -c -o $@ $<
+
+$(BUILD)/cover/tests/host/%.o: tests/host/%.c tests/tests.mk
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(TEST_CFLAGS) -c -o $@ $<
+	$(FUZZ_RENAME) $@
+$(BUILD)/cover/tests/fuzz/%.o: tests/fuzz/%.c tests/tests.mk
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(TEST_CFLAGS) -c -o $@ $<
 
 $(BUILD)/host/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/host/%.o)
 $(BUILD)/host-asan/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/host-asan/%.o)
 $(BUILD)/fuzz/doubles.a: $(FUZZ_DOUBLES:%=$(BUILD)/fuzz/%.o) $(BUILD)/fuzz/tests/fuzz/panic_abort.o
+$(BUILD)/cover/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/cover/%.o)
+$(BUILD)/cover/fuzz/doubles.a: $(FUZZ_DOUBLES:%=$(BUILD)/cover/%.o) $(BUILD)/cover/tests/fuzz/panic_abort.o
 %/doubles.a:
+	@mkdir -p $(@D)
 	@rm -f $@
 	ar rcs $@ $^
 
@@ -106,15 +138,19 @@ $(BUILD)/host/$(notdir $(1)): $(BUILD)/host/$(1).o $(patsubst $(BUILD)/tests/%,$
 	$(CC) -no-pie -fno-lto -o $$@ $$^ -lcmocka
 $(BUILD)/host-asan/$(notdir $(1)): $(BUILD)/host-asan/$(1).o $(2:%=$(BUILD)/host-asan/%.o) $(BUILD)/host-asan/doubles.a
 	$(CC) -no-pie $(SANITIZE) -o $$@ $$^ -lcmocka
+$(BUILD)/cover/$(notdir $(1)): $(BUILD)/cover/$(1).o $(2:%=$(BUILD)/cover/%.o) $(BUILD)/cover/doubles.a
+	$(FUZZ_CC) -no-pie $(COVER) -o $$@ $$^ -lcmocka
 endef
 define FUZZ_RULES
 $(BUILD)/fuzz/$(1): $(BUILD)/fuzz/tests/fuzz/$(1).o $(2:%=$(BUILD)/fuzz/%.o) $(BUILD)/fuzz/doubles.a
 	$(FUZZ_CC) -no-pie $(SANITIZE) -fsanitize=fuzzer -o $$@ $$^
+$(BUILD)/cover/$(1): $(BUILD)/cover/tests/fuzz/$(1).o $(2:%=$(BUILD)/cover/%.o) $(BUILD)/cover/fuzz/doubles.a
+	$(FUZZ_CC) -no-pie $(COVER) -fsanitize=fuzzer -o $$@ $$^
 endef
 $(foreach t,$(HOST_TESTS),$(eval $(call HOST_RULES,$(t),$(call sources_of,$(t).c))))
 $(foreach t,$(FUZZ_TARGETS),$(eval $(call FUZZ_RULES,$(t),$(call sources_of,tests/fuzz/$(t).c))))
 
 .SECONDARY:
--include $(shell find $(BUILD)/host $(BUILD)/host-asan $(BUILD)/fuzz -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/host $(BUILD)/host-asan $(BUILD)/fuzz $(BUILD)/cover -name '*.d' 2>/dev/null)
 
 endif

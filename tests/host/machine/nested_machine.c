@@ -87,14 +87,16 @@ static void caps_set(const struct nested_machine_config *config)
     fake_msr_set(MSR_GS_BASE, 0);
 }
 
-static void view_make(void)
+static int on_unless(bool off) { return off ? OPTION_OFF : OPTION_ON; }
+
+static void view_make(const struct nested_machine_config *config)
 {
     memset(&machine, 0, sizeof(machine));
-    machine.options = (struct options){ .shadow = OPTION_ON,
-                                        .large = OPTION_ON,
-                                        .coalesce = OPTION_ON,
-                                        .history = OPTION_ON,
-                                        .prefill = OPTION_ON,
+    machine.options = (struct options){ .shadow = on_unless(config->shadow_off),
+                                        .large = on_unless(config->large_off),
+                                        .coalesce = on_unless(config->coalesce_off),
+                                        .history = on_unless(config->history_off),
+                                        .prefill = on_unless(config->prefill_off),
                                         .x2apic = OPTION_ON };
     vmx_probe(&machine.hw);
     machine.has_1g_pages = true;
@@ -107,13 +109,14 @@ static void view_make(void)
     memory01.hidden_end = NESTED_MACHINE_END;
     memory01.ram_end = GUEST_END;
     memory_find_plain();
-    pool_add(&memory01.pool, hpa(SHARED_POOL), SHARED_POOL_SIZE);
+    pool_add(&memory01.pool, hpa(SHARED_POOL),
+             config->pool_pages ? 2 * config->pool_pages * PAGE_SIZE : SHARED_POOL_SIZE);
     memory01.junk = pool_alloc(&memory01.pool);
     memset(hpa_ptr(memory01.junk), 0xff, PAGE_SIZE);
     machine.msr_bitmap01 = pool_alloc(&memory01.pool);
     msr_bitmap_init(hpa_ptr(machine.msr_bitmap01));
     mtrr_init(&memory01.mtrr, 0, machine.hw.maxphyaddr);
-    struct ept01_config config = {
+    struct ept01_config ept01 = {
         .maxphyaddr = machine.hw.maxphyaddr,
         .pages_1g = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_1G,
         .accessed_dirty = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_AD,
@@ -123,7 +126,7 @@ static void view_make(void)
         .top = memory01.ram_end,
         .pool = &memory01.pool,
     };
-    if (!ept01_init(&memory01.ept01, &config))
+    if (!ept01_init(&memory01.ept01, &ept01))
         panic("test: ept01");
 }
 
@@ -183,14 +186,14 @@ static const char *probe_fields(void)
     return needed ? needed->name : NULL;
 }
 
-static void cpu_start(unsigned index)
+static void cpu_start(unsigned index, uint64_t pool_size)
 {
     static struct cpu storage[FAKE_CPUS];
     struct cpu *c = &storage[index];
     memset(c, 0, sizeof(*c));
     c->index = c->apic_id = index;
     c->nested = calloc(1, nested_cpu_size());
-    pool_add(&c->pool, hpa(CPU_POOL(index)), CPU_POOL_SIZE);
+    pool_add(&c->pool, hpa(CPU_POOL(index)), pool_size);
     c->vmcs01.region = pool_alloc(&c->pool);
     cpus[index] = c;
     cpu_count = index + 1;
@@ -224,16 +227,15 @@ const char *nested_machine_try(const struct nested_machine_config *config)
     const char *refused = vmx_require(&fake_caps);
     if (refused)
         return refused;
-    view_make();
+    view_make(config);
     refused = probe_fields();
     if (refused)
         return refused;
-    machine.options.shadow = config->shadow_off ? OPTION_OFF : OPTION_ON;
     const char *failure = nested_init(calloc(1, nested_shared_size()));
     if (failure)
         panic("test: %s", failure);
     for (unsigned i = 0; i < (config->cpus ? config->cpus : 1); i++)
-        cpu_start(i);
+        cpu_start(i, config->pool_pages ? config->pool_pages * PAGE_SIZE : CPU_POOL_SIZE);
     nested_machine_select(0);
     put64(EPT12_PML4, EPT12_PDPT | EPT_RWX);
     put64(EPT12_PDPT + 8, PAGE_1G | EPT_RWX | EPT_LARGE | MEMTYPE_WB << EPT_MEMTYPE_SHIFT);

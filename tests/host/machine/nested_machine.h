@@ -39,6 +39,8 @@ struct nested_machine_config {
     unsigned cpus;                         /* 0: one */
     void (*change)(struct vmx_caps *caps); /* of the fake processor, last of all; or NULL */
     bool shadow_off, no_write_info, no_pml, no_flags /* no accessed and dirty flags */, no_vpid, no_apic;
+    bool large_off, coalesce_off, history_off, prefill_off;
+    unsigned pool_pages; /* of each CPU, twice as many of all; 0: as many as there is room for */
 };
 
 /* Strata has booted and each CPU's guest runs in 64-bit mode, outside VMX operation. CPU 0 is selected. */
