@@ -34,7 +34,7 @@ static void check_shadow(const uint64_t *values, const struct nested_slot *slot)
 {
     bool shadowing = values[FIELD_PROC2_CONTROLS] & PROC2_SHADOW_VMCS;
     fuzz_check(shadowing == (slot->link != NULL));
-    fuzz_check(values[FIELD_VMCS_LINK_POINTER] == (shadowing ? slot->link->v.vmcs02.region.v : LINK_NONE));
+    fuzz_check(values[FIELD_VMCS_LINK_POINTER] == (shadowing ? slot->link->vmcs02.region.v : LINK_NONE));
     if (shadowing)
         fuzz_check(values[FIELD_VMREAD_BITMAP] == slot->vmread.page.v &&
                    values[FIELD_VMWRITE_BITMAP] == slot->vmwrite.page.v);
