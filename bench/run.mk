@@ -1,5 +1,5 @@
 # The runner's targets: setup, run, and the guest's program strata-stat; the benchmarks: bench, bench-test.
-# Variables of `make run`: MACHINE LEVELS SMP CPU ARCH KERNEL INITRD INTERACTIVE OPTIONS GUEST MEMORY.
+# Variables of `make run`: MACHINE LEVELS BOOT SMP CPU ARCH KERNEL INITRD INTERACTIVE OPTIONS GUEST MEMORY.
 # GUEST=kvm: the guest hypervisor is Linux with KVM (tests/linux/kvm-init has the words that may follow); GUEST=xen: Xen (xen-init).
 # Included by the top Makefile; touches nothing outside build/.
 
@@ -11,6 +11,7 @@ shell_word = '$(subst ','\'',$(1))'
 RUN_ARGUMENTS = \
     $(if $(MACHINE),--machine $(call shell_word,$(MACHINE))) \
     $(if $(LEVELS),--levels $(call shell_word,$(LEVELS))) \
+    $(if $(BOOT),--boot $(call shell_word,$(BOOT))) \
     $(if $(SMP),--smp $(call shell_word,$(SMP))) \
     $(if $(CPU),--cpu $(call shell_word,$(CPU))) \
     $(if $(ARCH),--arch $(call shell_word,$(ARCH))) \
@@ -25,7 +26,7 @@ setup: ## install what is missing from Debian's packages
 	@bench/setup.sh --for $(or $(filter kvm xen,$(firstword $(GUEST)) $(MACHINE)),run) $(if $(ARCH),--arch $(call shell_word,$(ARCH)))
 
 # A make of its own after setup: on a fresh machine it is setup that brings the compiler.
-run: setup ## boot Linux under Strata under Strata (LEVELS=2 SMP=2 CPU=model ARCH=amd64|i386 KERNEL= INITRD= INTERACTIVE=1 OPTIONS= GUEST=words|kvm|xen)
+run: setup ## boot Linux under Strata under Strata (LEVELS=2 BOOT=modules|disks SMP=2 CPU=model ARCH=amd64|i386 KERNEL= INITRD= INTERACTIVE=1 OPTIONS= GUEST=words|kvm|xen)
 	@$(MAKE) --no-print-directory $(if $(filter 0,$(LEVELS)),,build/strata.elf) build/strata-stat$(if $(filter i386,$(ARCH)),-i386)
 	@bench/boot $(RUN_ARGUMENTS)
 

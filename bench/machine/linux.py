@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import MachineError, hook, image
+from . import MachineError, hook, stack
 
 TOP = Path(__file__).resolve().parents[2]
 GUEST_FILES = TOP / "tests/linux"
@@ -54,11 +54,11 @@ def command_line(ips=None, extra=""):
     return " ".join([*COMMAND_LINE, *frequency, *extra.split()])
 
 
-def boot_disk(out, kernel, initrd, command_line):
-    """Write the disk OUT, whose GRUB boots KERNEL and says when it does; the kernel says when it starts."""
-    hooked = hook.hook(kernel, Path(out).with_name("vmlinuz.hooked"))
-    image.grub_disk(out, {"/boot/vmlinuz": hooked, "/boot/initrd": initrd},
-                    f"linux /boot/vmlinuz {command_line}\ninitrd /boot/initrd\n{hook.GRUB_STAMP}\nboot")
+def program(out_dir, kernel, initrd, command_line):
+    """KERNEL with INITRD; GRUB says when it boots, the kernel says when it starts. Writes into OUT_DIR."""
+    hooked = hook.hook(kernel, Path(out_dir) / "vmlinuz.hooked")
+    return stack.Program({"/boot/vmlinuz": hooked, "/boot/initrd": initrd},
+                         f"linux /boot/vmlinuz {command_line}\ninitrd /boot/initrd\n{hook.GRUB_STAMP}\nboot")
 
 
 def find_kernel(path=None, arch="amd64"):

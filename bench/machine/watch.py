@@ -20,6 +20,7 @@ SETTLE_S = 3  # after a fatal line: wait for the rest of what is being said
 STRATA_STAGES = (
     (re.compile(r"started\b"), "started"),
     (re.compile(r"continuing boot from drive (\w+)"), "boots drive {0}"),
+    (re.compile(r"booting module 1\b"), "boots module"),
     (re.compile(r"all CPUs started"), "all CPUs started"),
 )
 STRATA_WARNING = re.compile(r"warning: (.*)")

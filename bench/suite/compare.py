@@ -11,7 +11,8 @@ from .export import number
 from .result import ResultError, counter_key, values
 
 ADDS_ONLY = ("traced",)  # a scenario's options that add metrics and change none
-MUST_AGREE = ("levels", "smp", "cpu", "memory_mib", "ips", "scenario")
+MUST_AGREE = ("levels", "smp", "cpu", "memory_mib", "ips", "scenario", "boot")
+STANDARD = {"boot": "disks"}  # of results that do not say
 
 
 @dataclass
@@ -122,9 +123,9 @@ def _comparable(a, b, names):
         raise ResultError(f"different scenarios: {names[0]} is {a['scenario']}, "
                           f"{names[1]} is {b['scenario']}")
     for key in MUST_AGREE:
-        if _significant(a["setup"][key]) != _significant(b["setup"][key]):
-            raise ResultError(f"different setup: {key} is {a['setup'][key]!r} in {names[0]}, "
-                              f"{b['setup'][key]!r} in {names[1]}")
+        values = [one["setup"].get(key, STANDARD.get(key)) for one in (a, b)]
+        if _significant(values[0]) != _significant(values[1]):
+            raise ResultError(f"different setup: {key} is {values[0]!r} in {names[0]}, {values[1]!r} in {names[1]}")
     for one, name in zip((a, b), names):
         if not one["complete"]:
             problems = [r["problem"] for r in one["runs"] if r["problem"]] or ["runs are missing"]

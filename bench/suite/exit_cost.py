@@ -80,11 +80,10 @@ def _one_level_less(setup):
 
 def _boot(setup, out_dir, progress, items, invept):
     out_dir.mkdir(parents=True, exist_ok=True)
-    disks = setup.strata_disks(out_dir)
     words = {"items": items, "invept": invept, "marks": "1" if setup.inside else ""}
-    disk = guest.disk(out_dir / "exit-cost.img", words)
+    disks = setup.disks(out_dir, guest.program(words), "exit-cost")
     seen = _Watch(setup, progress)
-    verdict = setup.run(disks + [disk], out_dir, seen.feed, seen.tick)
+    verdict = setup.run(disks, out_dir, seen.feed, seen.tick)
     return seen.result(verdict)
 
 

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from machine import MachineError, image
+from machine import MachineError, stack
 from .setup import TOP
 
 IMAGE = TOP / "build/bench/exit-cost.elf"
@@ -15,9 +15,7 @@ def build():
         raise MachineError("exit-cost.elf cannot be built: " + " ".join(done.stderr.split())[:300])
 
 
-def disk(path, words):
-    """Write the disk PATH, whose GRUB boots the guest with WORDS ({"items": "guest,nested", ...}) where they are not
-    empty; gives PATH."""
+def program(words):
+    """The guest with WORDS ({"items": "guest,nested", ...}) where they are not empty."""
     said = " ".join(f"{name}={value}" for name, value in words.items() if value)
-    image.grub_disk(path, {"/boot/guest.elf": IMAGE}, f"multiboot2 /boot/guest.elf {said}".rstrip() + "\nboot")
-    return path
+    return stack.Program({"/boot/guest.elf": IMAGE}, f"multiboot2 /boot/guest.elf {said}".rstrip() + "\nboot")

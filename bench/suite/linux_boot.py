@@ -72,13 +72,12 @@ def _boot(setup, out_dir, progress, kernel, arch, words):
     strata_stat = linux.ARCHES[arch].strata_stat.relative_to(TOP)
     if subprocess.run(["make", "-s", "-C", TOP, strata_stat], stdout=sys.stderr).returncode:
         raise MachineError(f"{strata_stat} cannot be built; {linux.ARCHES[arch].setup} brings what it needs")
-    disks = setup.strata_disks(out_dir)
-    initrd, disk = out_dir / "initrd.gz", out_dir / "linux.img"
+    initrd = out_dir / "initrd.gz"
     linux.build_initramfs(initrd, arch=arch)
-    linux.boot_disk(disk, linux.find_kernel(kernel, arch), initrd, linux.command_line(setup.emulated_ips, words))
+    program = linux.program(out_dir, linux.find_kernel(kernel, arch), initrd, linux.command_line(setup.emulated_ips, words))
     progress.phase(f"{setup.levels} levels: GRUB")
     seen = watch.Watch(setup.levels, progress)
-    verdict = setup.run(disks + [disk], out_dir, seen.feed, seen.tick)
+    verdict = setup.run(setup.disks(out_dir, program, "linux"), out_dir, seen.feed, seen.tick)
     problem = _problem(setup, seen, verdict)
     metrics = _metrics(setup, seen, verdict)
     counters = _counters(seen) + l0_rows(verdict)
@@ -128,10 +127,12 @@ def _phases(seen, at):
 
 
 def _handed_over(setup, found, verdict):
-    """When the boot sector of Linux's own disk is entered: what is before is loading Stratas."""
+    """When the boot sector of Linux's own disk is entered, or with modules GRUB boots: what is before is loading Stratas."""
     for name, one in found.items():
-        if name.startswith(f"L{setup.levels}-Strata:-boots-drive"):
+        if name.startswith(f"L{setup.levels}-Strata:-boots-"):
             return one["value"]
+    if setup.boot == "modules":
+        return found.get("to-grub-boot", {}).get("value")
     said = verdict.log.read_text(errors="replace") if verdict.log.is_file() else ""
     first = BOOT_SECTOR.search(said)
     return int(first.group(1)) if first and not setup.levels else None

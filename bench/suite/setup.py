@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvm import below
-from machine import MachineError, bochs, image, qemu
+from machine import MachineError, bochs, qemu, stack
 
 KINDS = ("bochs", "kvm", "tcg")  # of machines; tcg: QEMU without KVM, which has no VMX
 TOP = Path(__file__).resolve().parents[2]
@@ -37,6 +37,7 @@ class Setup:
     stall_s: int = 300
     perf: bool = True  # on KVM: record what it counts
     hyperv: bool = False  # on KVM: it offers the enlightened VMCS
+    boot: str = "disks"  # or modules: how Stratas are stacked (machine/stack.py)
     below: str = ""  # on KVM inside Bochs: more for L0's command line
 
     def __post_init__(self):
@@ -85,13 +86,15 @@ class Setup:
         return " ".join(filter(None, (self.options, self.level_options.get(level, ""))))
 
     def strata_disks(self, out_dir):
-        """One image per level, in the order of BIOS drives."""
-        disks = []
-        for level in range(1, self.levels + 1):
-            disks.append(out_dir / f"strata-{level}.img")
-            image.grub_disk(disks[-1], {"/boot/strata.elf": self.strata},
-                            f"multiboot2 /boot/strata.elf mark=any {self.options_of(level)}\nboot")
-        return disks
+        """Disks of Stratas that boot the next disk."""
+        return stack.strata_disks(self.boot, out_dir, self.strata, self._all_options())
+
+    def disks(self, out_dir, program, name):
+        """Disks of Stratas and of the PROGRAM on them."""
+        return stack.disks(self.boot, out_dir, self.strata, self._all_options(), program, name)
+
+    def _all_options(self):
+        return [f"mark=any {self.options_of(level)}".rstrip() for level in range(1, self.levels + 1)]
 
     def machine(self, disks):
         if self.kind == "bochs":
@@ -115,7 +118,7 @@ class Setup:
         return {"levels": self.levels, "smp": self.smp,
                 "cpu": self.cpu if self.kind == "bochs" else self.machine([]).model,
                 "options": {f"L{n}": self.options_of(n) for n in range(1, self.levels + 1)},
-                "memory_mib": self.memory_mib, "ips": self.emulated_ips}
+                "memory_mib": self.memory_mib, "ips": self.emulated_ips, "boot": self.boot}
 
 
 @contextlib.contextmanager

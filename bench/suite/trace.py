@@ -36,8 +36,8 @@ class Step:
 def record(setup, out_dir, item):
     guest.build()
     out_dir.mkdir(parents=True, exist_ok=True)
-    disk = guest.disk(out_dir / "exit-cost.img", {"items": item.partition(".")[0], "trace": item})
-    machine = setup.machine(setup.strata_disks(out_dir) + [disk])
+    program = guest.program({"items": item.partition(".")[0], "trace": item})
+    machine = setup.machine(setup.disks(out_dir, program, "exit-cost"))
     machine.extra, machine.debugger = ["magic_break: enabled=1"], COMMANDS
     verdict = bochs.run(machine, out_dir, limit_s=setup.limit_s, stall_s=setup.stall_s)
     found = STEP.findall((out_dir / "bochs.out").read_text(errors="replace"))

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from unittest import mock
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "bench"))
 sys.dont_write_bytecode = True
 
-from machine import MachineError, assemble, bochs, hook, linux, process, report, watch  # noqa: E402
+from machine import MachineError, assemble, bochs, hook, linux, process, report, stack, watch  # noqa: E402
 from suite import exit_cost, keyboard, linux_boot, setup, trace  # noqa: E402
 
 
@@ -249,6 +250,30 @@ class Kernel(unittest.TestCase):
     def test_command_line_has_bochs_frequency_only_there(self):
         self.assertIn("tsc_early_khz=10000", linux.command_line(10_000_000))
         self.assertNotIn("tsc_early_khz", linux.command_line())
+
+
+class Stack(unittest.TestCase):
+    def test_any_loader_as_modules(self):
+        program = stack.Program({}, "linux /boot/vmlinuz quiet a=b\ninitrd /boot/initrd\nrdmsr -v x 0x10\nboot")
+        self.assertEqual(program.as_modules(), "module2 /boot/vmlinuz quiet a=b\nmodule2 /boot/initrd\nrdmsr -v x 0x10\nboot")
+        xen = stack.Program({}, "multiboot /boot/xen com1\nmodule /boot/vmlinux\nboot")
+        self.assertEqual(xen.as_modules(), "module2 /boot/xen com1\nmodule2 /boot/vmlinux\nboot")
+
+    def test_disks(self):
+        made = []
+        program = stack.Program({"/boot/guest.elf": "guest.elf"}, "multiboot2 /boot/guest.elf\nboot")
+        with mock.patch.object(stack.image, "grub_disk", lambda out, files, cfg: made.append((Path(out).name, sorted(files), cfg))):
+            stack.disks("modules", ".", "s.elf", ["a=1", ""], program, "guest")
+            self.assertEqual(made, [("guest.img", ["/boot/guest.elf", stack.STRATA], "multiboot2 /boot/strata.elf a=1\n"
+                                     "module2 /boot/strata.elf\nmodule2 /boot/guest.elf\nboot")])
+            made.clear()
+            stack.disks("disks", ".", "s.elf", ["a=1", ""], program, "guest")
+            self.assertEqual([name for name, _, _ in made], ["strata-1.img", "strata-2.img", "guest.img"])
+            made.clear()
+            stack.disks("modules", ".", "s.elf", [], program, "guest")
+            stack.strata_disks("modules", ".", "s.elf", ["a=1", "b=2"])
+            self.assertEqual(made[0], ("guest.img", ["/boot/guest.elf"], program.commands))
+            self.assertEqual(made[1][2], "multiboot2 /boot/strata.elf a=1\nmodule2 /boot/strata.elf b=2\nboot")
 
 
 class Trace(unittest.TestCase):

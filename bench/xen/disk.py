@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 from kvm import disk
-from machine import MachineError, image, linux
+from machine import MachineError, linux, stack
 
 TOP = Path(__file__).resolve().parents[2]
 CACHE = TOP / "build/cache/xen"
@@ -51,22 +51,21 @@ def check():
             raise MachineError(f"missing {path}; run bench/setup.sh --for xen")
 
 
-def boot_disk(out, words):
-    """Write the disk OUT whose GRUB boots Xen with dom0. Of WORDS those that begin with "xen." are Xen's own."""
+def program(out_dir, words):
+    """Xen with dom0. Of WORDS those that begin with "xen." are Xen's own. Writes into OUT_DIR."""
     check()
-    out = Path(out)
-    xen, initrd = out.with_name("xen.elf"), out.with_name("initrd.gz")
+    out_dir = Path(out_dir)
+    xen, initrd, dom0 = (out_dir / name for name in ("xen.elf", "initrd.gz", "vmlinux"))
     xen.write_bytes(gzip.decompress(XEN.read_bytes()))
     disk.build_initramfs(initrd, TOP / "tests/linux/xen-init", WANTED, MODULES)
-    dom0 = out.with_name("vmlinux")
     dom0.write_bytes(_unpacked(KERNEL))
     own = [w.removeprefix("xen.") for w in words.split() if w.startswith("xen.")]
     rest = [w for w in words.split() if not w.startswith("xen.")]
     # Not multiboot2: GRUB 2.06 then sets the graphics mode that Xen's header allows, and on Bochs its heap is broken afterwards.
-    image.grub_disk(out, {"/boot/xen": xen, "/boot/vmlinux": dom0, "/boot/initrd": initrd},
-                    f"multiboot /boot/xen {' '.join([*COMMAND_LINE, *own])}\n"
-                    f"module /boot/vmlinux {' '.join([*DOM0_COMMAND_LINE, *rest])}\n"
-                    "module /boot/initrd\nboot")
+    return stack.Program({"/boot/xen": xen, "/boot/vmlinux": dom0, "/boot/initrd": initrd},
+                         f"multiboot /boot/xen {' '.join([*COMMAND_LINE, *own])}\n"
+                         f"module /boot/vmlinux {' '.join([*DOM0_COMMAND_LINE, *rest])}\n"
+                         "module /boot/initrd\nboot")
 
 
 def build(out, kernel):
