@@ -38,6 +38,8 @@ bool nested_caps_msr(uint32_t msr, uint64_t *value);
 void nested_ept01_changed(struct cpu *cpu);
 /* Pages of the CPU's pool that are in use for as long as they may be of use, which varies. */
 uint32_t nested_pages_kept(const struct cpu *cpu);
+/* From now on ICR writes of nested guests exit, on CPUs that run one as well. Taken back by the next change of ept01. */
+void nested_take_icr(void);
 /* Brings counters kept elsewhere into cpu->counters. */
 void nested_counters(struct cpu *cpu);
 
@@ -47,6 +49,8 @@ void x2apic_cpuid(uint32_t leaf, struct cpuid_regs *regs);
 bool x2apic_base_write(uint64_t value);
 /* All CPUs wait in their guest, but for the first, which is about to run it: ICR writes are watched until they have been started. */
 void x2apic_watch_start(void);
+/* The same once more, for a CPU that has taken an INIT (memory_lock is held). False: it is watched already. */
+bool x2apic_watch_again(void);
 /* They have been started (memory_lock is held). False: nothing was watched any more. */
 bool x2apic_watch_end(void);
 /* The guest writes the interrupt command register while it is watched. */

@@ -5,6 +5,7 @@
 #include "core/cpu/barrier.h"
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
+#include "core/guest/start.h"
 #include "core/lib/log.h"
 #include "core/cpu/machine.h"
 #include "core/upcall.h"
@@ -236,6 +237,7 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
     }
     if (n->init_pending) {
         n->init_pending = false;
+        start_note_init(cpu);
         reflect_at_entry(cpu, REASON_init, 0);
     }
     if (machine.barriers && cpu->in_nested)

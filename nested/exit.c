@@ -184,6 +184,9 @@ OUT_OF_LINE void nested_exit(struct cpu *cpu, uint32_t reason)
         if (shadow_emulate(cpu, reason))
             return;
         break;
+    case REASON_init:
+        start_note_init(cpu);
+        break;
     case REASON_sipi:
         start_note_sipi(cpu);
         break;

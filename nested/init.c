@@ -3,6 +3,7 @@
  * vmcs01.
  */
 #include "core/cpu/machine.h"
+#include "core/guest/msr.h"
 #include "core/upcall.h"
 #include "core/cpu/vmcs01.h"
 #include "core/cpu/watch_log.h"
@@ -100,6 +101,14 @@ void nested_ept01_changed(struct cpu *cpu)
         cpu->nested->slots[i].msr.version = 0;
         cpu->nested->slots[i].msr.seen_valid = false;
     }
+}
+
+/* At once: a merge would come only when the CPU exits. One that goes on at this moment is made again, as ept01 is announced to have changed. */
+void nested_take_icr(void)
+{
+    for (unsigned i = 0; i < cpu_count; i++)
+        for (unsigned j = 0; j < OWNER_SLOTS; j++)
+            msr_bitmap_take_icr(hpa_ptr(cpus[i]->nested->slots[j].msr.page));
 }
 
 void nested_counters(struct cpu *cpu)

@@ -83,24 +83,14 @@ def worse(found, threshold, either_way=False):
             (abs(r.percent) if either_way else r.percent) > threshold]
 
 
-def moved(a, b):
-    """{name: (in A, in B)}: versions that are not the project's own and decide counts: emulator, packages, the guest's kernel."""
-    found = {}
-    if a["machine"]["version"] != b["machine"]["version"]:
-        found["emulator"] = a["machine"]["version"], b["machine"]["version"]
-    for old, new in ((a["machine"].get("packages"), b["machine"].get("packages")), (a["setup"].get("guest"), b["setup"].get("guest"))):
-        if old is None or new is None:
-            continue  # written by a version that did not say
-        found |= {name: (old.get(name, "none"), new.get(name, "none")) for name in {**old, **new} if old.get(name) != new.get(name)}
-    return found
-
-
 def notes(a, b):
     """Differences of the circumstances that explain something and forbid nothing."""
     if a["setup"]["options"] != b["setup"]["options"]:
         yield f"options differ: {a['setup']['options']} / {b['setup']['options']}"
-    for name, (old, new) in sorted(moved(a, b).items()):
-        yield f"{name} differs: {old} / {new}"
+    if a["machine"] != b["machine"]:
+        yield f"emulators differ: {a['machine']['version']} / {b['machine']['version']}"
+    if a["setup"].get("guest", {}) != b["setup"].get("guest", {}):
+        yield f"guests differ: {a['setup'].get('guest')} / {b['setup'].get('guest')}"
     if a["host"]["cpu"] != b["host"]["cpu"] and a["machine"]["kind"] != "bochs":
         yield f"processors differ: {a['host']['cpu']} / {b['host']['cpu']}"
     if added(a, b):

@@ -13,8 +13,6 @@ from pathlib import Path
 from kvm import below
 from machine import MachineError, bochs, qemu, stack
 
-# Debian packages without which a run's counts would be others; the kernel is the scenario's to say.
-PACKAGES = ("bochs", "bochsbios", "vgabios", "busybox-static", "grub-pc-bin", "qemu-system-x86", "seabios")
 KINDS = ("bochs", "kvm", "tcg")  # of machines; tcg: QEMU without KVM, which has no VMX
 TOP = Path(__file__).resolve().parents[2]
 LEVELS_MAX = 3
@@ -113,7 +111,7 @@ class Setup:
 
     def machine_described(self):
         version = bochs.version() if self.kind == "bochs" else qemu.version()
-        return {"kind": self.kind, "version": f"{version} in {bochs.version()}" if self.inside else version, "packages": packages()}
+        return {"kind": self.kind, "version": f"{version} in {bochs.version()}" if self.inside else version}
 
     def described(self):
         """For the result file: everything that decides what a run does, but the scenario's own."""
@@ -121,16 +119,6 @@ class Setup:
                 "cpu": self.cpu if self.kind == "bochs" else self.machine([]).model,
                 "options": {f"L{n}": self.options_of(n) for n in range(1, self.levels + 1)},
                 "memory_mib": self.memory_mib, "ips": self.emulated_ips, "boot": self.boot}
-
-
-def packages():
-    """Versions of what decides counts and ticks beside Strata's source, as far as dpkg and the compiler know them."""
-    done = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status} ${Version}\n", *PACKAGES],
-                          capture_output=True, text=True)
-    found = {name: version for name, status, version in map(str.split, filter(None, done.stdout.splitlines()))
-             if status == "installed"}
-    compiler = subprocess.run(["gcc", "-dumpfullversion"], capture_output=True, text=True).stdout.strip()
-    return {**found, **({"gcc": compiler} if compiler else {})}
 
 
 @contextlib.contextmanager

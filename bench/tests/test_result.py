@@ -1,16 +1,11 @@
 """Results that must be refused, and what is made of good ones."""
 
-import contextlib
 import copy
-import importlib.machinery
-import importlib.util
-import io
 import json
 import subprocess
 import sys
 import tempfile
 import unittest
-import unittest.mock
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -176,52 +171,6 @@ class Compared(Files):
         done = self.compare(sample(), sample(history="off"))
         self.assertEqual(done.returncode, 0)
         self.assertIn("options differ", done.stdout)
-
-
-def with_packages(**versions):
-    made = sample(exits=int(versions.pop("exits", 32)))
-    made["machine"]["packages"] = versions
-    return made
-
-
-class Packages(Files):
-    """What is not the project's own moves by itself: that must be said, and must not pass for a change of Strata's."""
-
-    def test_noted(self):
-        done = self.compare(with_packages(bochs="2.7", gcc="12"), with_packages(bochs="3.0", gcc="12"))
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("note: bochs differs: 2.7 / 3.0", done.stdout)
-        self.assertNotIn("gcc differs", done.stdout)
-
-    def judged(self, recorded, new, again=None):
-        """What bench/short makes of it; AGAIN: the baseline's revision measured today."""
-        loader = importlib.machinery.SourceFileLoader("bench_short", str(TOP / "bench/short"))
-        short = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench_short", loader))
-        loader.exec_module(short)
-        short.BASELINE, short.RESULTS = Path(self.folder.name) / "recorded", Path(self.folder.name) / "results"
-        for folder, one in ((short.BASELINE, baseline_form(recorded)), (short.RESULTS, new)):
-            result.save(folder / "exit-cost-3.json", one)
-        said = io.StringIO()
-        with unittest.mock.patch.object(short.revision, "resolve", lambda _: "f" * 40 if again else ""), \
-                unittest.mock.patch.object(short.revision, "measure", lambda *_: again), contextlib.redirect_stdout(said):
-            return short.judge("exit-cost-3"), said.getvalue()
-
-    def test_nothing_moved(self):
-        old = with_packages(bochs="2.7")
-        self.assertEqual(self.judged(old, with_packages(bochs="2.7"))[0], True)
-        self.assertEqual(self.judged(old, with_packages(bochs="2.7", exits=33))[0], False)
-
-    def test_baseline_measured_again(self):
-        old, new = with_packages(bochs="2.7"), with_packages(bochs="3.0", exits=33)
-        good, said = self.judged(old, new, again=with_packages(bochs="3.0", exits=33))
-        self.assertEqual(good, True, said)
-        self.assertIn("bochs 2.7 -> 3.0", said)
-        self.assertEqual(self.judged(old, new, again=with_packages(bochs="3.0"))[0], False)
-
-    def test_baseline_not_at_hand(self):
-        good, said = self.judged(with_packages(bochs="2.7"), with_packages(bochs="3.0", exits=33))
-        self.assertIsNone(good)
-        self.assertIn("not compared", said)
 
 
 class Forms(unittest.TestCase):

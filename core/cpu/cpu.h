@@ -54,11 +54,12 @@ struct cpu {
     struct watch_log *watch_log;     /* what the processor logs of writes to watched pages; NULL: it does not */
     uint32_t state;                  /* enum cpu_state; read by other CPUs with __atomic */
     uint64_t flush_epoch;            /* memory01.flush_epoch when this CPU last invalidated ept01; read by other CPUs */
-    uint64_t plain_entries;          /* of its counters, at the last nested entry with barriers */
-    uint32_t ept01_content;          /* memory01.ept01_content as this CPU's ept02 knows it */
-    bool waits_in_nested; /* entered a nested guest that waits for a SIPI: executes nothing; read by other CPUs */
-    bool smi_blocked;     /* exits on this CPU save "blocking by SMI": see start_handle_sipi */
-    bool nmi_virtual;     /* vmcs01 has NMI exiting and NMI-window exiting on: an NMI waits for its window */
+    uint32_t init_taken;    /* a guest took an INIT here, and no SIPI since; read by other CPUs with __atomic */
+    uint64_t plain_entries; /* of its counters, at the last nested entry with barriers */
+    uint32_t ept01_content; /* memory01.ept01_content as this CPU's ept02 knows it */
+    bool waits_in_nested;   /* entered a nested guest that waits for a SIPI: executes nothing; read by other CPUs */
+    bool smi_blocked;       /* exits on this CPU save "blocking by SMI": see start_handle_sipi */
+    bool nmi_virtual;       /* vmcs01 has NMI exiting and NMI-window exiting on: an NMI waits for its window */
 
     uint64_t counters[COUNTER_COUNT];
     uint32_t last_exit_count;

@@ -249,6 +249,13 @@ void msr_bitmap_init(uint8_t *bitmap)
         }
 }
 
+/* Other CPUs' processors read the bitmap meanwhile. */
+void msr_bitmap_take_icr(uint8_t *bitmap)
+{
+    uint8_t *byte = bitmap + MSR_BITMAP_WRITE_LOW + MSR_X2APIC_ICR / 8;
+    __atomic_or_fetch(byte, (uint8_t)(1u << (MSR_X2APIC_ICR & 7)), __ATOMIC_SEQ_CST);
+}
+
 void msr_bitmap_release_icr(uint8_t *bitmap) { bitmap_set(bitmap + MSR_BITMAP_WRITE_LOW, MSR_X2APIC_ICR, false); }
 
 void msr_handle_read(struct cpu *cpu, uint32_t reason)

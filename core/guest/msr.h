@@ -19,7 +19,8 @@ bool msr_write(uint32_t msr, uint64_t value);
 
 /* Fills Strata's MSR bitmap (4 KiB): what of the guest's accesses must exit. */
 void msr_bitmap_init(uint8_t *bitmap);
-/* From now on writes of the x2APIC ICR do not exit. */
+/* From now on writes of the x2APIC ICR exit, or do not. */
+void msr_bitmap_take_icr(uint8_t *bitmap);
 void msr_bitmap_release_icr(uint8_t *bitmap);
 
 #endif

@@ -163,6 +163,7 @@ enum vector {
 #define APIC_EOI 0xb0
 #define APIC_ICR_LOW 0x300
 #define APIC_ICR_HIGH 0x310
+#define ICR_VECTOR_MASK 0xffu
 #define ICR_MODE_MASK (7ull << 8)
 #define ICR_MODE_NMI (4ull << 8)
 #define ICR_MODE_INIT (5ull << 8)

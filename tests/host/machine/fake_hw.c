@@ -22,6 +22,7 @@ static struct {
         uint32_t number;
         bool refuses;
         uint64_t value;
+        void (*written)(uint64_t value);
     } msrs[MAX_MSRS];
     int msr_count;
     struct {
@@ -149,6 +150,7 @@ static int msr_make(uint32_t msr)
 }
 
 void fake_msr_set(uint32_t msr, uint64_t value) { M.msrs[msr_make(msr)].value = value; }
+void fake_msr_on_write(uint32_t msr, void (*written)(uint64_t value)) { M.msrs[msr_make(msr)].written = written; }
 void fake_msr_refuse(uint32_t msr) { M.msrs[msr_make(msr)].refuses = true; }
 
 static bool msr_read(uint32_t msr, uint64_t *value)
@@ -188,6 +190,8 @@ bool hw_wrmsr_try(uint32_t msr, uint64_t value)
         return false;
     M.msrs[i].value = value;
     fake_record(FAKE_WRMSR, msr, value, 0);
+    if (M.msrs[i].written)
+        M.msrs[i].written(value);
     return true;
 }
 

@@ -108,6 +108,8 @@ enum fake_access fake_guest_vmwrite(uint32_t field, uint64_t value);
 void fake_msr_set(uint32_t msr, uint64_t value);
 /* Value of an MSR that exists; without an entry in the journal. */
 uint64_t fake_msr_get(uint32_t msr);
+/* Called at each write of the MSR that is done, after it. NULL: nothing any more. */
+void fake_msr_on_write(uint32_t msr, void (*written)(uint64_t value));
 /* From now on writes to the MSR raise #GP. */
 void fake_msr_refuse(uint32_t msr);
 /* A leaf of CPUID; 0 in all registers for leaves that were not set. */
