@@ -4,6 +4,7 @@
  */
 #include "core/cpu/barrier.h"
 #include "core/cpu/machine.h"
+#include "core/cpu/vmcs_image.h"
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
 #include "core/lib/log.h"
@@ -23,74 +24,96 @@ struct exit_state {
     uint64_t efer, pat; /* L3's, for a vmcs12 whose exits load neither */
     uint32_t blocking;  /* interruptibility state that L2 gets */
 };
+enum inherited { NOTHING, FROM_L3, FROM_L2 /* its own, for L3's was never loaded */ };
 
-static void load_control_registers(struct cpu *cpu, const struct vmcs12 *v)
+/*
+ * Where vmcs01's guest state goes: into the current VMCS, or into the region of one that is not current, on a machine that keeps VMCSs in
+ * memory. Both ways are made from the code below; which one is known when it is compiled.
+ */
+struct vmcs01_sink {
+    hpa_t image; /* 0: vmcs01 is current */
+};
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE void put(struct vmcs01_sink to, enum vmcs_row row, uint32_t encoding, uint64_t value)
+{
+    if (to.image.v)
+        vmcs_image_write(to.image, row, value);
+    else
+        hw_vmwrite_sure(encoding, value);
+}
+#define PUT(name, value) put(to, FIELD_##name, VMCS_##name, (value))
+/* Rows of neighbouring segments differ by 1, encodings by 2. */
+#define PUT_SEGMENT(name, segment, value)                                                                              \
+    put(to, FIELD_GUEST_ES_##name + (segment), VMCS_GUEST_ES_##name + 2u * (uint32_t)(segment), (value))
+
+ALWAYS_INLINE void load_control_registers(struct vmcs01_sink to, struct cpu *cpu, const struct vmcs12 *v)
 {
     uint64_t cr0 = v->soft[FIELD_HOST_CR0] | CR0_ET, cr4 = v->soft[FIELD_HOST_CR4];
     if (v->soft[FIELD_EXIT_CONTROLS] & EXIT_HOST_64)
         cr4 |= CR4_PAE;
     else
         cr4 &= ~CR4_PCIDE;
-    vmwrite_sure(GUEST_CR0, cr0);
-    vmwrite_sure(GUEST_CR3, v->soft[FIELD_HOST_CR3]);
-    vmwrite_sure(GUEST_CR4, cr4);
+    PUT(GUEST_CR0, cr0);
+    PUT(GUEST_CR3, v->soft[FIELD_HOST_CR3]);
+    PUT(GUEST_CR4, cr4);
     if (cpu->cr0_shadow != cr0)
-        vmwrite_sure(CR0_SHADOW, cpu->cr0_shadow = cr0);
+        PUT(CR0_SHADOW, cpu->cr0_shadow = cr0);
     if (cpu->cr4_shadow != cr4)
-        vmwrite_sure(CR4_SHADOW, cpu->cr4_shadow = cr4);
-    vmwrite_sure(GUEST_DR7, DR7_AFTER_EXIT);
-    vmwrite_sure(GUEST_DEBUGCTL, 0);
+        PUT(CR4_SHADOW, cpu->cr4_shadow = cr4);
+    PUT(GUEST_DR7, DR7_AFTER_EXIT);
+    PUT(GUEST_DEBUGCTL, 0);
 }
 
-static void load_msrs(struct nested *n, const struct vmcs12 *v, const struct exit_state *from)
+ALWAYS_INLINE void load_msrs(struct vmcs01_sink to, struct nested *n, const struct vmcs12 *v,
+                             const struct exit_state *from)
 {
     uint64_t exit = v->soft[FIELD_EXIT_CONTROLS], lm = EFER_LMA | EFER_LME;
     uint64_t efer = exit & EXIT_LOAD_EFER ? v->soft[FIELD_HOST_EFER]
                                           : (exit & EXIT_HOST_64 ? from->efer | lm : from->efer & ~lm);
-    vmwrite_sure(GUEST_EFER, efer);
-    vmwrite_sure(GUEST_PAT, exit & EXIT_LOAD_PAT ? v->soft[FIELD_HOST_PAT] : from->pat);
-    vmwrite_sure(GUEST_SYSENTER_CS, v->soft[FIELD_HOST_SYSENTER_CS]);
-    vmwrite_sure(GUEST_SYSENTER_ESP, v->soft[FIELD_HOST_SYSENTER_ESP]);
-    vmwrite_sure(GUEST_SYSENTER_EIP, v->soft[FIELD_HOST_SYSENTER_EIP]);
+    PUT(GUEST_EFER, efer);
+    PUT(GUEST_PAT, exit & EXIT_LOAD_PAT ? v->soft[FIELD_HOST_PAT] : from->pat);
+    PUT(GUEST_SYSENTER_CS, v->soft[FIELD_HOST_SYSENTER_CS]);
+    PUT(GUEST_SYSENTER_ESP, v->soft[FIELD_HOST_SYSENTER_ESP]);
+    PUT(GUEST_SYSENTER_EIP, v->soft[FIELD_HOST_SYSENTER_EIP]);
     bool host64 = exit & EXIT_HOST_64;
     if (n->ia32e == host64)
         return;
-    uint64_t entry = vmread(ENTRY_CONTROLS);
-    vmwrite_sure(ENTRY_CONTROLS, host64 ? entry | ENTRY_IA32E : entry & ~ENTRY_IA32E);
+    uint64_t entry = to.image.v ? vmcs_image_read(to.image, FIELD_ENTRY_CONTROLS) : vmread(ENTRY_CONTROLS);
+    PUT(ENTRY_CONTROLS, host64 ? entry | ENTRY_IA32E : entry & ~ENTRY_IA32E);
     n->ia32e = host64;
 }
 
-static void load_data_segment(enum segment segment, uint64_t selector, uint64_t base)
+ALWAYS_INLINE void load_data_segment(struct vmcs01_sink to, enum segment segment, uint64_t selector, uint64_t base)
 {
-    uint32_t i = 2u * (uint32_t)segment;
-    hw_vmwrite_sure(VMCS_GUEST_ES_SEL + i, selector);
-    hw_vmwrite_sure(VMCS_GUEST_ES_BASE + i, base);
-    hw_vmwrite_sure(VMCS_GUEST_ES_LIMIT + i, LIMIT_FLAT);
-    hw_vmwrite_sure(VMCS_GUEST_ES_AR + i, selector ? AR_DATA32 : AR_UNUSABLE | AR_DATA32);
+    PUT_SEGMENT(SEL, segment, selector);
+    PUT_SEGMENT(BASE, segment, base);
+    PUT_SEGMENT(LIMIT, segment, LIMIT_FLAT);
+    PUT_SEGMENT(AR, segment, selector ? AR_DATA32 : AR_UNUSABLE | AR_DATA32);
 }
 
-static void load_segments(const struct vmcs12 *v)
+ALWAYS_INLINE void load_segments(struct vmcs01_sink to, const struct vmcs12 *v)
 {
     bool host64 = v->soft[FIELD_EXIT_CONTROLS] & EXIT_HOST_64;
-    vmwrite_sure(GUEST_CS_SEL, v->soft[FIELD_HOST_CS_SEL]);
-    vmwrite_sure(GUEST_CS_BASE, 0);
-    vmwrite_sure(GUEST_CS_LIMIT, LIMIT_FLAT);
-    vmwrite_sure(GUEST_CS_AR, host64 ? AR_CODE64 : AR_CODE32);
-    load_data_segment(SEG_SS, v->soft[FIELD_HOST_SS_SEL], 0);
-    load_data_segment(SEG_DS, v->soft[FIELD_HOST_DS_SEL], 0);
-    load_data_segment(SEG_ES, v->soft[FIELD_HOST_ES_SEL], 0);
-    load_data_segment(SEG_FS, v->soft[FIELD_HOST_FS_SEL], v->soft[FIELD_HOST_FS_BASE]);
-    load_data_segment(SEG_GS, v->soft[FIELD_HOST_GS_SEL], v->soft[FIELD_HOST_GS_BASE]);
-    vmwrite_sure(GUEST_TR_SEL, v->soft[FIELD_HOST_TR_SEL]);
-    vmwrite_sure(GUEST_TR_BASE, v->soft[FIELD_HOST_TR_BASE]);
-    vmwrite_sure(GUEST_TR_LIMIT, LIMIT_TSS);
-    vmwrite_sure(GUEST_TR_AR, AR_TSS_BUSY);
-    vmwrite_sure(GUEST_LDTR_SEL, 0);
-    vmwrite_sure(GUEST_LDTR_AR, AR_UNUSABLE);
-    vmwrite_sure(GUEST_GDTR_BASE, v->soft[FIELD_HOST_GDTR_BASE]);
-    vmwrite_sure(GUEST_GDTR_LIMIT, LIMIT_TABLE);
-    vmwrite_sure(GUEST_IDTR_BASE, v->soft[FIELD_HOST_IDTR_BASE]);
-    vmwrite_sure(GUEST_IDTR_LIMIT, LIMIT_TABLE);
+    PUT(GUEST_CS_SEL, v->soft[FIELD_HOST_CS_SEL]);
+    PUT(GUEST_CS_BASE, 0);
+    PUT(GUEST_CS_LIMIT, LIMIT_FLAT);
+    PUT(GUEST_CS_AR, host64 ? AR_CODE64 : AR_CODE32);
+    load_data_segment(to, SEG_SS, v->soft[FIELD_HOST_SS_SEL], 0);
+    load_data_segment(to, SEG_DS, v->soft[FIELD_HOST_DS_SEL], 0);
+    load_data_segment(to, SEG_ES, v->soft[FIELD_HOST_ES_SEL], 0);
+    load_data_segment(to, SEG_FS, v->soft[FIELD_HOST_FS_SEL], v->soft[FIELD_HOST_FS_BASE]);
+    load_data_segment(to, SEG_GS, v->soft[FIELD_HOST_GS_SEL], v->soft[FIELD_HOST_GS_BASE]);
+    PUT(GUEST_TR_SEL, v->soft[FIELD_HOST_TR_SEL]);
+    PUT(GUEST_TR_BASE, v->soft[FIELD_HOST_TR_BASE]);
+    PUT(GUEST_TR_LIMIT, LIMIT_TSS);
+    PUT(GUEST_TR_AR, AR_TSS_BUSY);
+    PUT(GUEST_LDTR_SEL, 0);
+    PUT(GUEST_LDTR_AR, AR_UNUSABLE);
+    PUT(GUEST_GDTR_BASE, v->soft[FIELD_HOST_GDTR_BASE]);
+    PUT(GUEST_GDTR_LIMIT, LIMIT_TABLE);
+    PUT(GUEST_IDTR_BASE, v->soft[FIELD_HOST_IDTR_BASE]);
+    PUT(GUEST_IDTR_LIMIT, LIMIT_TABLE);
 }
 
 /* Of the current VMCS: L3's after an exit, L2's own when L3's state was found invalid. */
@@ -116,19 +139,36 @@ static void load_pdptes(const struct vmcs12 *v)
         vmx_abort("its PDPTEs have reserved bits set");
 }
 
-/* vmcs01 is current; its guest was at VMLAUNCH or VMRESUME. */
-static void load_host_state(struct cpu *cpu, const struct vmcs12 *v, const struct exit_state *from)
+/* vmcs01's guest was at VMLAUNCH or VMRESUME. */
+ALWAYS_INLINE void load_host_state(struct vmcs01_sink to, struct cpu *cpu, const struct vmcs12 *v,
+                                   const struct exit_state *from)
 {
-    load_control_registers(cpu, v);
-    load_msrs(cpu->nested, v, from);
-    load_segments(v);
-    vmwrite_sure(GUEST_RSP, v->soft[FIELD_HOST_RSP]);
-    vmwrite_sure(GUEST_RIP, v->soft[FIELD_HOST_RIP]);
-    vmwrite_sure(GUEST_RFLAGS, RFLAGS_FIXED1);
-    vmwrite_sure(GUEST_PENDING_DEBUG, 0);
+    load_control_registers(to, cpu, v);
+    load_msrs(to, cpu->nested, v, from);
+    load_segments(to, v);
+    PUT(GUEST_RSP, v->soft[FIELD_HOST_RSP]);
+    PUT(GUEST_RIP, v->soft[FIELD_HOST_RIP]);
+    PUT(GUEST_RFLAGS, RFLAGS_FIXED1);
+    PUT(GUEST_PENDING_DEBUG, 0);
     if (from->blocking != cpu->nested->blocking)
-        vmwrite_sure(GUEST_INTERRUPTIBILITY, from->blocking);
-    load_pdptes(v);
+        PUT(GUEST_INTERRUPTIBILITY, from->blocking);
+}
+
+/* Of vmcs01, while vmcs02 is current: only where it is in memory. */
+static void read_msrs_of_l2(const struct cpu *cpu, struct exit_state *from)
+{
+    from->efer = vmcs_image_read(cpu->vmcs01.region, FIELD_GUEST_EFER);
+    from->pat = vmcs_image_read(cpu->vmcs01.region, FIELD_GUEST_PAT);
+}
+
+/* vmcs02 is current before, vmcs01 after. What exits to the machine are VMPTRLD and, to come, VMRESUME. */
+static OUT_OF_LINE void give_in_memory(struct cpu *cpu, struct vmcs12 *v, struct exit_state *from,
+                                       enum inherited inherited)
+{
+    if (inherited == FROM_L2)
+        read_msrs_of_l2(cpu, from);
+    load_host_state((struct vmcs01_sink){ cpu->vmcs01.region }, cpu, v, from);
+    vmcs12_give_in_memory(cpu, v);
 }
 
 /*
@@ -161,17 +201,23 @@ void reflect(struct cpu *cpu)
     if (cpu->nmi_virtual)
         event_close_window(cpu);
     uint64_t load_both = EXIT_LOAD_EFER | EXIT_LOAD_PAT;
-    bool inherits = (v->soft[FIELD_EXIT_CONTROLS] & load_both) != load_both;
-    bool never_loaded = reason == (REASON_entry_guest_state | REASON_ENTRY_FAILURE);
-    if (inherits && !never_loaded)
+    enum inherited inherited = NOTHING;
+    if ((v->soft[FIELD_EXIT_CONTROLS] & load_both) != load_both)
+        inherited = reason == (REASON_entry_guest_state | REASON_ENTRY_FAILURE) ? FROM_L2 : FROM_L3;
+    if (inherited == FROM_L3)
         read_msrs(&from);
     if (slot->flags && !special_exit(cpu, slot, reason & REASON_ENTRY_FAILURE))
         vmx_abort("its exit MSR-store area cannot be stored");
-    vmcs12_give(cpu, v);
     cpu->in_nested = cpu->waits_in_nested = false;
-    if (inherits && never_loaded)
-        read_msrs(&from);
-    load_host_state(cpu, v, &from);
+    if (vmcs_image.on) {
+        give_in_memory(cpu, v, &from, inherited);
+    } else {
+        vmcs12_give_active(cpu, v);
+        if (inherited == FROM_L2)
+            read_msrs(&from);
+        load_host_state((struct vmcs01_sink){ 0 }, cpu, v, &from);
+    }
+    load_pdptes(v);
     if (v->soft[FIELD_EXIT_MSR_LOAD_COUNT] && !special_load_msrs(cpu, slot))
         vmx_abort("its exit MSR-load area cannot be loaded");
 }

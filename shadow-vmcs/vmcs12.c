@@ -4,6 +4,7 @@
  */
 #include "shadow-vmcs/vmcs12.h"
 
+#include "core/cpu/vmcs_image.h"
 #include "core/lib/counters.h"
 
 #define LINK_POINTER_NONE (~0ull)
@@ -13,6 +14,7 @@ static struct vmcs12_config config;
 /* The places of an image: rows that vmcs02 holds (stored there, and the processor has them) are those before `held`. */
 static struct {
     unsigned shared, held;
+    unsigned switched; /* those before it are reached only by making vmcs02 current: all held ones, or none */
     bool info_writable;
     uint8_t row[FIELD_COUNT], of_row[FIELD_COUNT];
     uint16_t encoding[FIELD_COUNT];
@@ -44,6 +46,7 @@ void vmcs12_configure(const struct vmcs12_config *c)
     places.info_writable = vmx_caps_msr(c->hw, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO;
     places.shared = place_rows(0, STORE_SHARED, exists);
     places.held = place_rows(places.shared, STORE_INFO, exists);
+    places.switched = vmcs_image.on ? 0 : places.held;
     unsigned next = place_rows(places.held, STORE_SOFT, any);
     next = place_rows(next, STORE_SHARED, is_missing);
     place_rows(next, STORE_INFO, is_missing);
@@ -62,26 +65,55 @@ static void set_indicator(const struct vmcs12 *v, bool shadow)
 void vmcs12_take(struct cpu *cpu, struct vmcs12 *v)
 {
     if (v->lent) {
-        hw_vmclear(v->vmcs02.region); /* what was written through the shadow is in memory now */
+        if (v->lent == LOAN_ACTIVE)
+            hw_vmclear(v->vmcs02.region); /* what was written through the shadow is in memory now */
         set_indicator(v, false);
-        v->lent = false;
+        v->lent = LOAN_NONE;
     }
     vmcs_load(cpu, &v->vmcs02);
 }
 
-void vmcs12_lend(struct vmcs12 *v)
+static void lend(struct vmcs12 *v, enum vmcs12_loan loan)
+{
+    v->lent = (uint8_t)loan;
+    set_indicator(v, true);
+}
+
+static void clear_and_lend(struct vmcs12 *v)
 {
     hw_vmclear(v->vmcs02.region);
     v->vmcs02.launched = false;
-    set_indicator(v, true);
-    v->lent = true;
+    lend(v, LOAN_ACTIVE);
+}
+
+void vmcs12_lend(struct vmcs12 *v)
+{
+    if (vmcs_image.on)
+        lend(v, LOAN_IN_MEMORY);
+    else
+        clear_and_lend(v);
+}
+
+void vmcs12_give_active(struct cpu *cpu, struct vmcs12 *v)
+{
+    if (config.shadowing)
+        clear_and_lend(v);
+    vmcs_load(cpu, &cpu->vmcs01);
+}
+
+void vmcs12_give_in_memory(struct cpu *cpu, struct vmcs12 *v)
+{
+    vmcs_load(cpu, &cpu->vmcs01); /* writes vmcs02 to memory, launch state and all */
+    if (config.shadowing)
+        lend(v, LOAN_IN_MEMORY);
 }
 
 void vmcs12_give(struct cpu *cpu, struct vmcs12 *v)
 {
-    if (config.shadowing)
-        vmcs12_lend(v);
-    vmcs_load(cpu, &cpu->vmcs01);
+    if (vmcs_image.on)
+        vmcs12_give_in_memory(cpu, v);
+    else
+        vmcs12_give_active(cpu, v);
 }
 
 void vmcs12_link(struct cpu *cpu, struct vmcs12 *v)
@@ -94,13 +126,37 @@ void vmcs12_link(struct cpu *cpu, struct vmcs12 *v)
     vmwrite(VMCS_LINK_POINTER, v ? v->vmcs02.region.v : LINK_POINTER_NONE);
 }
 
-/* Without a loan, both VMCSs stay active and changing between them is one VMPTRLD each. */
-static void back_to_vmcs01(struct cpu *cpu, struct vmcs12 *v, bool was_lent)
+/*
+ * vmcs02's fields from outside, vmcs01 being current: in memory, or by making vmcs02 current. Without a loan both VMCSs stay active and
+ * changing between them is one VMPTRLD each.
+ */
+static void reach(struct cpu *cpu, struct vmcs12 *v)
 {
+    if (!vmcs_image.on)
+        vmcs12_take(cpu, v);
+}
+
+static void leave(struct cpu *cpu, struct vmcs12 *v, uint8_t was_lent)
+{
+    if (vmcs_image.on)
+        return;
     if (was_lent)
-        vmcs12_give(cpu, v);
+        vmcs12_give_active(cpu, v);
     else
         vmcs_load(cpu, &cpu->vmcs01);
+}
+
+static uint64_t reached_read(const struct vmcs12 *v, enum vmcs_row row)
+{
+    return vmcs_image.on ? vmcs_image_read(v->vmcs02.region, row) : hw_vmread(vmcs_fields[row].encoding);
+}
+
+static void reached_write(const struct vmcs12 *v, enum vmcs_row row, uint64_t value)
+{
+    if (vmcs_image.on)
+        vmcs_image_write(v->vmcs02.region, row, value);
+    else
+        hw_vmwrite(vmcs_fields[row].encoding, value);
 }
 
 static void set_soft(struct vmcs12 *v, enum vmcs_row row, uint64_t value)
@@ -115,13 +171,13 @@ void vmcs12_set_error(struct vmcs12 *v, enum vmx_error error) { set_soft(v, FIEL
 
 /*
  * "IA-32e mode guest" of vmcs12 changes at VM exits, where the processor stores it in vmcs02. SDM 3, "Saving Control Registers,
- * Debug Registers, and MSRs". vmcs02 is current.
+ * Debug Registers, and MSRs". vmcs02 is reached.
  */
 static void sync_entry_controls(struct vmcs12 *v)
 {
     if (!v->host_written)
         return; /* never entered */
-    uint64_t ia32e = vmread(ENTRY_CONTROLS) & ENTRY_IA32E;
+    uint64_t ia32e = reached_read(v, FIELD_ENTRY_CONTROLS) & ENTRY_IA32E;
     set_soft(v, FIELD_ENTRY_CONTROLS, (v->soft[FIELD_ENTRY_CONTROLS] & ~ENTRY_IA32E) | ia32e);
 }
 
@@ -140,18 +196,18 @@ static OUT_OF_LINE uint64_t read_slowly(struct cpu *cpu, struct vmcs12 *v, enum 
     bool shared = in_vmcs02(row);
     if (is_made_up(v, row) || (!shared && !needs_sync(v, row)))
         return v->soft[row];
-    bool was_lent = v->lent;
-    vmcs12_take(cpu, v);
+    uint8_t was_lent = v->lent;
+    reach(cpu, v);
     if (!shared)
         sync_entry_controls(v);
-    uint64_t value = shared ? hw_vmread(vmcs_fields[row].encoding) : v->soft[row];
-    back_to_vmcs01(cpu, v, was_lent);
+    uint64_t value = shared ? reached_read(v, row) : v->soft[row];
+    leave(cpu, v, was_lent);
     return value;
 }
 
 uint64_t vmcs12_read(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row)
 {
-    bool usual = in_vmcs02(row) && !v->lent && !v->made_up; /* without hardware shadowing */
+    bool usual = places.of_row[row] < places.switched && !v->lent && !v->made_up; /* without hardware shadowing */
     if (!usual)
         return read_slowly(cpu, v, row);
     hw_vmptrld(v->vmcs02.region);
@@ -167,13 +223,13 @@ void vmcs12_write(struct cpu *cpu, struct vmcs12 *v, enum vmcs_row row, uint64_t
     if (!shared && row != FIELD_ENTRY_CONTROLS && v->soft[row] == value)
         return; /* hypervisors rewrite HOST_RSP and the like with what is there */
     if (shared || needs_sync(v, row)) {
-        bool was_lent = v->lent;
-        vmcs12_take(cpu, v);
+        uint8_t was_lent = v->lent;
+        reach(cpu, v);
         if (shared)
-            hw_vmwrite(vmcs_fields[row].encoding, value);
+            reached_write(v, row, value);
         else
             sync_entry_controls(v);
-        back_to_vmcs01(cpu, v, was_lent);
+        leave(cpu, v, was_lent);
     }
     if (!shared)
         set_soft(v, row, value);
@@ -221,34 +277,52 @@ void vmcs12_load(struct cpu *cpu, struct vmcs12 *v)
     v->unchecked = v->unmerged = VMCS12_ALL_GROUPS;
     v->made_up = places.info_writable ? 0 : BIT(places.held - places.shared) - 1;
     unsigned in_hardware = places.info_writable ? places.held : places.shared;
-    vmcs_load(cpu, &v->vmcs02);
-    hw_vmwrite_run(places.encoding, v->image.values, in_hardware);
+    if (vmcs_image.on) {
+        for (unsigned place = 0; place < in_hardware; place++)
+            vmcs_image_write(v->vmcs02.region, places.row[place], v->image.values[place]);
+    } else {
+        vmcs_load(cpu, &v->vmcs02);
+        hw_vmwrite_run(places.encoding, v->image.values, in_hardware);
+        vmcs_load(cpu, before);
+    }
     for (unsigned place = in_hardware; place < FIELD_COUNT; place++) {
         enum vmcs_row row = places.row[place];
         v->soft[row] = vmcs_field_trim(row, v->image.values[place]);
         v->soft_changed |= v->soft[row] != v->image.values[place];
     }
-    vmcs_load(cpu, before);
     count(cpu, COUNT_VMCS12_LOADED);
 }
 
-void vmcs12_save(struct cpu *cpu, struct vmcs12 *v)
+/* What vmcs02 holds goes into the image; it is cleared where it was active. */
+static void save_held(struct cpu *cpu, struct vmcs12 *v)
 {
+    if (vmcs_image.on) {
+        if (!(v->unmerged & BIT(GROUP_CONTROLS)))
+            sync_entry_controls(v);
+        for (unsigned place = 0; place < places.held; place++)
+            v->image.values[place] = vmcs_image_read(v->vmcs02.region, places.row[place]);
+        return;
+    }
     struct vmcs *before = cpu->current;
     vmcs_load(cpu, &v->vmcs02); /* one that is lent stays what it is: VMREAD does not mind */
     if (!(v->unmerged & BIT(GROUP_CONTROLS)))
         sync_entry_controls(v);
-    v->image.launched = v->launched;
     hw_vmread_run(places.encoding, v->image.values, places.held);
+    hw_vmclear(v->vmcs02.region);
+    v->vmcs02.launched = false;
+    vmcs_load(cpu, before);
+}
+
+void vmcs12_save(struct cpu *cpu, struct vmcs12 *v)
+{
+    v->image.launched = v->launched;
+    save_held(cpu, v);
     for (unsigned place = places.shared; v->made_up && place < places.held; place++)
         if (is_made_up(v, places.row[place]))
             v->image.values[place] = v->soft[places.row[place]];
     for (unsigned place = places.held; v->soft_changed && place < FIELD_COUNT; place++)
         v->image.values[place] = v->soft[places.row[place]];
     v->soft_changed = false;
-    hw_vmclear(v->vmcs02.region);
-    v->vmcs02.launched = false;
-    vmcs_load(cpu, before);
     count(cpu, COUNT_VMCS12_STORED);
 }
 

@@ -16,12 +16,19 @@
 /* Of a slot. A VMCS in no slot of any CPU is in memory. See owner.h. */
 enum vmcs12_state { VMCS12_FREE, VMCS12_ACTIVE, VMCS12_KEPT };
 
+/* vmcs02's region says "shadow VMCS": of vmcs01, or of another vmcs02. */
+enum vmcs12_loan {
+    LOAN_NONE,
+    LOAN_ACTIVE,    /* as the SDM has it: cleared, then used by the processor, which may keep it */
+    LOAN_IN_MEMORY, /* on a machine that keeps VMCSs in memory (core/cpu/vmcs_image.h): never cleared */
+};
+
 struct vmcs12 {
     struct vmcs vmcs02;
     gpa1_t region;
     enum vmcs12_state state;
     bool launched;                /* launch state as the guest hypervisor sees it */
-    bool lent;                    /* vmcs02's region says "shadow VMCS": of vmcs01, or of another vmcs02 */
+    uint8_t lent;                 /* enum vmcs12_loan */
     bool host_written;            /* vmcs02 has Strata's host state */
     bool soft_changed;            /* soft[] may differ from image */
     uint32_t unchecked, unmerged; /* BIT(enum vmcs_group): changed since the last successful check and merge */
@@ -62,6 +69,9 @@ void vmcs12_set_error(struct vmcs12 *v, enum vmx_error error);
 void vmcs12_take(struct cpu *cpu, struct vmcs12 *v);
 /* Makes vmcs01 current; lends vmcs02 if the processor can. */
 void vmcs12_give(struct cpu *cpu, struct vmcs12 *v);
+/* The same for who knows whether VMCSs are kept in memory (core/cpu/vmcs_image.h). */
+void vmcs12_give_active(struct cpu *cpu, struct vmcs12 *v);
+void vmcs12_give_in_memory(struct cpu *cpu, struct vmcs12 *v);
 /* Makes vmcs02 a shadow VMCS that the link pointer of another VMCS may name. It must not be current. */
 void vmcs12_lend(struct vmcs12 *v);
 /* The guest hypervisor's current VMCS became v, or NULL: vmcs01's link pointer says so. vmcs01 is current. */

@@ -16,6 +16,9 @@ from . import disk, exits
 
 FILES = disk.GUEST_FILES / "below"
 WORDS = re.compile(r"^strata-below: (.*)$", re.M)
+# Where somebody wants to know what L0 has counted so far: who ("l3| ": the nested guest of the one who speaks), which mark.
+MARK = re.compile(r"^((?:l3\| )*)bench-mark: (\S+).*$")
+COUNTED = re.compile(r"^strata-below: exits=(\d+) irq=(\d+) io=(\d+)$")
 GAVE_UP = re.compile(r"^.*(?:KVM: entry failed|KVM internal error|kvm run failed|KVM: unknown exit).*$", re.M)
 IPS = 50_000_000
 CPU = "corei7_skylake_x"
@@ -71,14 +74,23 @@ class _Heard:
     def __init__(self, on_serial):
         self._on_serial, self._text = on_serial, ""
         self.words, self.counts, self.dmesg, self.gave_up = {}, {}, [], None
+        self.marks = []  # [mark, exits but for interrupts] in order
 
     def feed(self, data):
         self._text += data.decode("utf-8", "replace").replace("\r", "")
         done, _, self._text = self._text.rpartition("\n")
+        for line in done.split("\n"):
+            self._mark(line)
         for said in WORDS.findall(done):
             self._said(said)
         self.gave_up = self.gave_up or GAVE_UP.search(done)
         return bool(self.gave_up) or bool(self._on_serial and self._on_serial(data))
+
+    def _mark(self, line):
+        if found := MARK.match(line):
+            self.marks.append([found[1] + found[2], None])
+        elif (found := COUNTED.match(line)) and self.marks:
+            self.marks[-1][1] = int(found[1]) - int(found[2])
 
     def _said(self, text):
         if text.startswith("dmesg="):
@@ -103,7 +115,7 @@ class _Heard:
             ended, detail = "qemu failed", "L0 ended before it started QEMU"
         elif ended == "power-off" and self.status() != "0":
             ended, detail = "qemu failed", f"QEMU's status {self.status()}"
-        return Verdict(ended, detail, ticks, outer.wall_s, outer.serial, outer.log, self.counts)
+        return Verdict(ended, detail, ticks, outer.wall_s, outer.serial, outer.log, self.counts, self.marks)
 
     def status(self):
         return self.words.get("status", "")

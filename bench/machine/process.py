@@ -37,6 +37,7 @@ class Verdict:
     serial: Path
     log: Path
     l0: dict = field(default_factory=dict)
+    l0_marks: list = field(default_factory=list)  # [mark, exits but for interrupts], where it was asked meanwhile
 
     @property
     def ok(self):

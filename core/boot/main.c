@@ -24,6 +24,7 @@
 #include "core/cpu/trap.h"
 #include "core/upcall.h"
 #include "core/cpu/vmcs01.h"
+#include "core/cpu/vmcs_image.h"
 #include "core/cpu/vmxon.h"
 
 #define BOOT_MAP_END (4 * GIB) /* what boot.S maps */
@@ -288,6 +289,7 @@ static void probe_features(void)
 {
     machine.has_1g_pages = hw_cpuid(0x80000001, 0).edx & CPUID8_EDX_1G;
     machine.has_xsave = hw_cpuid(1, 0).ecx & BIT(26);
+    machine.is_hypervisor = (hw_cpuid(1, 0).ecx & CPUID1_ECX_HYPERVISOR) && !cpuid_level_below();
     machine.has_x2apic = hw_cpuid(1, 0).ecx & CPUID1_ECX_X2APIC;
     const char *missing = vmxon_require(&machine.hw);
     if (missing)
@@ -373,6 +375,8 @@ void main_bsp(const void *info)
     const char *failure = vmxon_cpu(cpus[0]); /* first: what is found out there goes for all CPUs */
     if (failure)
         refuse(failure);
+    if (machine.is_hypervisor)
+        log_info("the machine is a hypervisor that %s VMCSs in memory", vmcs_image.on ? "keeps" : "does not keep");
     failure = nested_init(shared);
     if (!failure)
         failure = wake_cpus();

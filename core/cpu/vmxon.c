@@ -4,6 +4,7 @@
 #include "core/cpu/vmxon.h"
 
 #include "core/cpu/machine.h"
+#include "core/cpu/vmcs_image.h"
 #include "core/lib/format.h"
 #include "core/cpu/vmx_probe.h"
 #include "core/cpu/vmx_require.h"
@@ -36,9 +37,20 @@ static void stop_hidden(void)
             hw_wrmsr_try(enables[i], 0);
 }
 
-/* Once, on the first CPU: which VMCS fields there are. NULL, or why Strata cannot run; VMX is off again then. */
-static const char *probe_fields(hpa_t vmcs)
+static void probe_image(struct cpu *cpu, hpa_t vmcs)
 {
+    hpa_t other = pool_alloc(&cpu->pool);
+    if (!other.v)
+        return;
+    *(uint32_t *)hpa_ptr(other) = *(const uint32_t *)hpa_ptr(vmcs);
+    vmcs_image_probe(vmcs, other, &machine.hw);
+    pool_free(&cpu->pool, other);
+}
+
+/* Once, on the first CPU: which VMCS fields there are. NULL, or why Strata cannot run; VMX is off again then. */
+static const char *probe_fields(struct cpu *cpu)
+{
+    hpa_t vmcs = cpu->vmcs01.region;
     static char why[FAILURE_SIZE];
     static bool probed;
     if (probed)
@@ -48,6 +60,8 @@ static const char *probe_fields(hpa_t vmcs)
     hw_vmptrld(vmcs);
     const struct vmcs_field *needed = vmx_probe_fields(&machine.hw);
     hw_vmclear(vmcs);
+    if (!needed && machine.is_hypervisor && machine.options.vmcs == VMCS_MEMORY)
+        probe_image(cpu, vmcs);
     if (!needed)
         return NULL;
     hw_vmxoff();
@@ -79,5 +93,5 @@ const char *vmxon_cpu(struct cpu *cpu)
         return "VMXON failed";
     hw_invept(INVEPT_GLOBAL, 0);
     hw_invvpid(INVVPID_ALL, 0, 0);
-    return probe_fields(cpu->vmcs01.region);
+    return probe_fields(cpu);
 }

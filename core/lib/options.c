@@ -42,6 +42,7 @@ static const struct option option_table[] = {
     { "lapic",  "native|trap",           parse_choice, FIELD(lapic),  LAPIC_NATIVE,    LAPIC_TRAP },
     { "mitigations", "auto|on|off",      parse_choice, FIELD(mitigations), MITIGATIONS_AUTO, KEEP },
     { "mark",   "kernel|any",            parse_choice, FIELD(mark),   MARK_KERNEL,     KEEP },
+    { "vmcs",   "memory|instructions",   parse_choice, FIELD(vmcs),   VMCS_MEMORY,     VMCS_INSTRUCTIONS },
     { "compat", "xmhf",                  parse_choice, COMPAT_FIELD,  KEEP,            KEEP },
     { "boot",   "hd0..hd127",            parse_drive,  FIELD(boot),   BOOT_NEXT_DRIVE, KEEP },
     { "log",    "error|warn|info|debug", parse_choice, FIELD(log),    LOG_INFO,        KEEP },

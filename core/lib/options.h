@@ -10,6 +10,7 @@
 
 enum option_switch { OPTION_OFF = 0, OPTION_ON = 1 };
 enum option_ept01 { EPT01_LARGE, EPT01_4K };
+enum option_vmcs { VMCS_MEMORY, VMCS_INSTRUCTIONS };
 enum option_lapic { LAPIC_NATIVE, LAPIC_TRAP };
 enum option_mark { MARK_KERNEL, MARK_ANY };
 enum option_mitigations { MITIGATIONS_AUTO, MITIGATIONS_ON, MITIGATIONS_OFF };
@@ -31,6 +32,7 @@ struct options {
     int lapic;       /* enum option_lapic */
     int mitigations; /* enum option_mitigations: barriers against speculation */
     int mark;        /* enum option_mark: who may have the counters printed */
+    int vmcs;        /* enum option_vmcs: where VMCSs that are not current are read and written */
     int boot;        /* BIOS drive number, or BOOT_NEXT_DRIVE */
     int log;         /* enum log_level: the least urgent level that is printed */
     int serial;      /* I/O port, or SERIAL_OFF */

@@ -143,7 +143,7 @@ static void set_guest(struct nest *n)
                                    : n->mode == NEST_REAL ? 0x3ff
                                                           : 0 },
                { GUEST_DR7, 0x400 }, { GUEST_DEBUGCTL, 0 }, { GUEST_SYSENTER_CS, 0 }, { GUEST_SYSENTER_ESP, 0 },
-               { GUEST_SYSENTER_EIP, 0 }, { GUEST_SMBASE, 0 });
+               { GUEST_SYSENTER_EIP, 0 });
 }
 
 void nest_restart(struct nest *n, void (*fn)(void))

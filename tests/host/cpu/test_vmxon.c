@@ -1,4 +1,4 @@
-/* sources: core/cpu/vmxon.c core/cpu/vmx_probe.c core/cpu/vmx_require.c checks core/memory/page_pool.c core/lib/format.c tests/host/machine/fake_hw.c */
+/* sources: core/cpu/vmxon.c core/cpu/vmcs_image.c core/cpu/vmx_probe.c core/cpu/vmx_require.c checks core/memory/page_pool.c core/lib/format.c tests/host/machine/fake_hw.c */
 /*
  * The step into VMX operation: what firmware left on and the guest cannot switch off is off before.
  */

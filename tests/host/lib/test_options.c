@@ -43,6 +43,7 @@ static const struct options standard = {
     .lapic = LAPIC_NATIVE,
     .mitigations = MITIGATIONS_AUTO,
     .mark = MARK_KERNEL,
+    .vmcs = VMCS_MEMORY,
     .boot = BOOT_NEXT_DRIVE,
     .log = LOG_INFO,
     .serial = 0x3f8,
@@ -77,6 +78,8 @@ static void test_each_value(void **state)
         { "mitigations=off", offsetof(struct options, mitigations), MITIGATIONS_OFF },
         { "mark=any", offsetof(struct options, mark), MARK_ANY },  { "mark=kernel", offsetof(struct options, mark), MARK_KERNEL },
         { "lapic=native", offsetof(struct options, lapic), LAPIC_NATIVE },
+        { "vmcs=instructions", offsetof(struct options, vmcs), VMCS_INSTRUCTIONS },
+        { "vmcs=memory", offsetof(struct options, vmcs), VMCS_MEMORY },
         { "boot=hd0", offsetof(struct options, boot), 0x80 },      { "boot=hd1", offsetof(struct options, boot), 0x81 },
         { "boot=hd127", offsetof(struct options, boot), 0xff },    { "log=error", offsetof(struct options, log), LOG_ERROR },
         { "log=warn", offsetof(struct options, log), LOG_WARN },   { "log=info", offsetof(struct options, log), LOG_INFO },
@@ -101,6 +104,7 @@ static void test_order(void **state)
     xmhf.shadow = xmhf.large = xmhf.coalesce = xmhf.history = xmhf.prefill = xmhf.x2apic = 0;
     xmhf.ept01 = EPT01_4K;
     xmhf.lapic = LAPIC_TRAP;
+    xmhf.vmcs = VMCS_INSTRUCTIONS;
     struct options got = parse("strata compat=xmhf");
     assert_options(got, xmhf);
     got = parse("shadow=on log=info compat=xmhf");
@@ -142,8 +146,8 @@ static void test_bad_values(void **state)
 static void test_unknown_names(void **state)
 {
     (void)state;
-    static const char *const names[] = { "shadow", "large", "coalesce", "history", "prefill", "x2apic",
-                                         "ept01",  "lapic", "compat",   "boot",    "log",     "serial" };
+    static const char *const names[] = { "shadow", "large", "coalesce", "history", "prefill", "x2apic", "ept01",
+                                         "lapic",  "vmcs",  "compat",   "boot",    "log",     "serial" };
     struct options got = parse("strata quiet nosuch=1 =x SHADOW=off");
     assert_options(got, standard);
     assert_int_equal(complaints, 4);

@@ -61,6 +61,14 @@ extern struct vmx_caps fake_caps;
 /* The fields of page-modification logging exist, too: no capability stands for them. fake_hw_reset clears it. */
 extern bool fake_pml;
 
+/* Where the processor has VMCSs that are not current. fake_hw_reset makes it FAKE_IN_PROCESSOR. */
+enum fake_keeping {
+    FAKE_IN_PROCESSOR, /* as processors may: memory changes at VMCLEAR only */
+    FAKE_IN_MEMORY,    /* as KVM has them: written to memory when another becomes current, and read from there again */
+    FAKE_WRITES_ONLY,  /* written, but not read again */
+};
+extern enum fake_keeping fake_keeping;
+
 /* Capabilities: everything that core/lib/vmx.h names; and those of a processor without secondary controls beyond EPT. */
 void fake_caps_all(struct vmx_caps *caps);
 void fake_caps_plain(struct vmx_caps *caps);

@@ -10,6 +10,7 @@
 
 #define MAX_ACTIVE 256
 #define CLEAR_MAGIC 0x7261656c43534d56ull /* written by VMCLEAR: the launch state of a region is known */
+#define LAUNCHED_MAGIC (CLEAR_MAGIC + 1)  /* only where VMCSs are kept in memory */
 #define BITMAP_FIELDS 0x8000u
 
 /* The data of a VMCS region in memory. The first word is the only part whose format is architectural. */
@@ -32,6 +33,7 @@ struct active {
 };
 
 bool fake_pml;
+enum fake_keeping fake_keeping;
 static struct active active[MAX_ACTIVE];
 static uint64_t current[FAKE_CPUS], vmxon_region[FAKE_CPUS];
 
@@ -40,6 +42,7 @@ void fake_vmcs_reset(void)
     for (int i = 0; i < MAX_ACTIVE; i++)
         active[i].cpu = -1;
     fake_pml = false;
+    fake_keeping = FAKE_IN_PROCESSOR;
     for (int cpu = 0; cpu < FAKE_CPUS; cpu++)
         current[cpu] = vmxon_region[cpu] = FAKE_NO_VMCS;
 }
@@ -78,13 +81,36 @@ static struct active *activate(uint64_t address)
         vmcs->address = address;
         vmcs->cpu = fake_cpu();
         vmcs->shadow = is_shadow(address);
-        vmcs->launch = region->clear_magic == CLEAR_MAGIC ? LAUNCH_CLEAR : LAUNCH_UNKNOWN;
+        vmcs->launch = region->clear_magic == CLEAR_MAGIC      ? LAUNCH_CLEAR
+                       : region->clear_magic == LAUNCHED_MAGIC ? LAUNCH_LAUNCHED
+                                                               : LAUNCH_UNKNOWN;
         for (int row = 0; row < FIELD_COUNT; row++)
             vmcs->values[row] = vmcs_field_trim((enum vmcs_row)row, region->values[row]);
     }
     if (!vmcs)
         panic("fake: more than %d active VMCSs", MAX_ACTIVE);
     return vmcs;
+}
+
+/*
+ * A machine that keeps VMCSs in memory: what is not current leaves the selected processor. (And the current one, where it is told
+ * to.) FAKE_WRITES_ONLY: memory is written, but not read again.
+ */
+static void write_back(uint64_t stays)
+{
+    if (fake_keeping == FAKE_IN_PROCESSOR)
+        return;
+    for (int i = 0; i < MAX_ACTIVE; i++) {
+        struct active *vmcs = &active[i];
+        if (vmcs->cpu != fake_cpu() || vmcs->address == stays)
+            continue;
+        struct region *region = region_at(vmcs->address);
+        memcpy(region->values, vmcs->values, sizeof(region->values));
+        if (vmcs->launch != LAUNCH_UNKNOWN)
+            region->clear_magic = vmcs->launch == LAUNCH_CLEAR ? CLEAR_MAGIC : LAUNCHED_MAGIC;
+        if (fake_keeping == FAKE_IN_MEMORY)
+            vmcs->cpu = -1;
+    }
 }
 
 static void vmx_needed(const char *instruction)
@@ -141,6 +167,7 @@ void hw_vmptrld(hpa_t vmcs)
         panic("fake: VMPTRLD of the shadow VMCS %llxh without VMCS shadowing", (unsigned long long)vmcs.v);
     if (vmcs.v == vmxon_region[fake_cpu()])
         panic("fake: VMPTRLD of the VMXON region");
+    write_back(vmcs.v);
     activate(vmcs.v);
     current[fake_cpu()] = vmcs.v;
     fake_record(FAKE_VMPTRLD, vmcs.v, 0, 0);
@@ -392,6 +419,7 @@ void fake_exit(uint64_t reason, uint64_t qualification)
 {
     struct active *vmcs = current_vmcs("a VM exit");
 
+    write_back(vmcs->address); /* the shadow VMCS */
     vmcs->values[FIELD_EXIT_REASON] = reason;
     vmcs->values[FIELD_EXIT_QUALIFICATION] = qualification;
     if (reason & REASON_ENTRY_FAILURE)

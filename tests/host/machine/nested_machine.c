@@ -15,6 +15,7 @@
 #include "core/cpu/trap.h"
 #include "core/upcall.h"
 #include "core/cpu/vmcs01.h"
+#include "core/cpu/vmcs_image.h"
 #include "core/cpu/vmx_probe.h"
 #include "core/cpu/vmx_require.h"
 #include "core/cpu/vmxon.h"
@@ -183,6 +184,10 @@ static const char *probe_fields(void)
     hw_vmptrld(vmcs);
     const struct vmcs_field *needed = vmx_probe_fields(&machine.hw);
     hw_vmclear(vmcs);
+    hpa_t other = pool_alloc(&memory01.pool);
+    memcpy(hpa_ptr(other), &revision, sizeof(revision));
+    if (!needed)
+        vmcs_image_probe(vmcs, other, &machine.hw);
     return needed ? needed->name : NULL;
 }
 
@@ -228,7 +233,9 @@ const char *nested_machine_try(const struct nested_machine_config *config)
     if (refused)
         return refused;
     view_make(config);
+    fake_keeping = config->keeping;
     refused = probe_fields();
+    fake_journal_clear();
     if (refused)
         return refused;
     const char *failure = nested_init(calloc(1, nested_shared_size()));

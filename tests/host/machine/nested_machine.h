@@ -38,6 +38,7 @@
 struct nested_machine_config {
     unsigned cpus;                         /* 0: one */
     void (*change)(struct vmx_caps *caps); /* of the fake processor, last of all; or NULL */
+    enum fake_keeping keeping;
     bool shadow_off, no_write_info, no_pml, no_flags /* no accessed and dirty flags */, no_vpid, no_apic;
     bool large_off, coalesce_off, history_off, prefill_off;
     unsigned pool_pages; /* of each CPU, twice as many of all; 0: as many as there is room for */

@@ -14,6 +14,7 @@
 
 #include "core/memory/ept.h"
 #include "core/cpu/machine.h"
+#include "core/cpu/vmcs_image.h"
 #include "core/cpu/vmx_probe.h"
 #include "tests/host/machine/nested_machine.h"
 #include "tests/host/support/isolated.h"
@@ -185,7 +186,9 @@ static void any_machine(void **state)
     unsigned refused = 0;
     (void)state;
     for (unsigned n = 0; n < MACHINES; n++) {
-        const struct nested_machine_config config = { .change = random_machine, .shadow_off = n % 3 == 0 };
+        const struct nested_machine_config config = { .change = random_machine,
+                                                      .shadow_off = n % 3 == 0,
+                                                      .keeping = (enum fake_keeping)(n % 2) };
         const char *why = nested_machine_try(&config);
         if (why) {
             assert_true(strlen(why) > 0 && !strchr(why, '\n'));
@@ -206,6 +209,8 @@ static void kvm_below(void **state)
         { .change = like_kvm },
         { .change = like_kvm, .shadow_off = true },
         { .change = like_kvm, .no_write_info = true },
+        { .change = like_kvm, .keeping = FAKE_IN_MEMORY },
+        { .change = like_kvm, .keeping = FAKE_IN_MEMORY, .shadow_off = true },
     };
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(configs); i++) {
@@ -233,7 +238,132 @@ static void needed_fields(void **state)
     }
 }
 
+/* --- VMCSs in memory --- */
+
+/* It is used where it is true in both directions, and nowhere else. */
+static void image_is_tried_out(void **state)
+{
+    static const struct {
+        struct nested_machine_config config;
+        bool on;
+    } rows[] = {
+        { { .keeping = FAKE_IN_MEMORY }, true },
+        { { .keeping = FAKE_IN_MEMORY, .change = like_kvm }, true },
+        { { .keeping = FAKE_IN_PROCESSOR }, false },
+        { { .keeping = FAKE_WRITES_ONLY }, false },
+        { { .keeping = FAKE_IN_MEMORY, .no_write_info = true }, false },
+    };
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+        nested_machine_start(&rows[i].config);
+        assert_int_equal(vmcs_image.on, rows[i].on);
+        for (enum vmcs_row row = 0; rows[i].on && row < FIELD_COUNT; row++)
+            if (machine.hw.offered[vmcs_fields[row].cap] && !machine.hw.missing[row])
+                assert_int_not_equal(vmcs_image.place[row], 0);
+    }
+}
+
+/* What the guest hypervisor can change of its own state without an exit, and what its next exit handler must not find. */
+static void l2_changes_itself(void)
+{
+    static const uint8_t rows[] = {
+        FIELD_GUEST_GDTR_BASE, FIELD_GUEST_GDTR_LIMIT,   FIELD_GUEST_IDTR_BASE,   FIELD_GUEST_IDTR_LIMIT,
+        FIELD_GUEST_FS_BASE,   FIELD_GUEST_GS_BASE,      FIELD_GUEST_SYSENTER_CS, FIELD_GUEST_SYSENTER_ESP,
+        FIELD_GUEST_TR_BASE,   FIELD_GUEST_SYSENTER_EIP, FIELD_GUEST_DS_SEL,      FIELD_GUEST_ES_SEL,
+        FIELD_GUEST_LDTR_BASE, FIELD_GUEST_RSP,          FIELD_GUEST_CR3,
+    };
+    for (unsigned i = 0; i < 4; i++)
+        fake_vmcs_write(nested_machine_cpu()->vmcs01.region, rows[test_random_below(&seed, sizeof(rows))],
+                        test_random_below(&seed, 0x1000) << 3);
+    fake_vmcs_write(nested_machine_cpu()->vmcs01.region, FIELD_GUEST_PAT, 0x0606060606060606ull);
+}
+
+#define TRACE_STEPS 60
+static uint64_t trace[2][TRACE_STEPS][2][FIELD_COUNT];
+
+static void record(uint64_t to[2][FIELD_COUNT])
+{
+    for (enum vmcs_row row = 0; row < FIELD_COUNT; row++) {
+        to[0][row] = fake_vmcs_read(nested_machine_cpu()->vmcs01.region, row);
+        to[1][row] = fake_vmcs_read(nested_machine_vmcs02(), row);
+    }
+}
+
+/* The same life of a guest hypervisor with three VMCSs, whatever keeps them. */
+static void live(const struct nested_machine_config *config, uint64_t to[TRACE_STEPS][2][FIELD_COUNT])
+{
+    uint64_t sample[FIELD_COUNT];
+    nested_machine_start(config);
+    seed.state = 4711;
+    vmcs12_sample(sample);
+    for (unsigned n = 0; n < 3; n++) {
+        sample[FIELD_HOST_GS_BASE] = 0xffff888000002000ull + n * 0x1000;
+        sample[FIELD_EXIT_CONTROLS] ^= n == 1 ? EXIT_LOAD_PAT : 0; /* one that goes on with its guest's PAT */
+        l2_make(n, sample);
+        l2_enter(REASON_vmlaunch);
+        nested_machine_exit_reason(REASON_cpuid, 0);
+    }
+    for (unsigned step = 0; step < TRACE_STEPS; step++) {
+        unsigned n = (unsigned)test_random_below(&seed, 3);
+        bool cleared = !test_random_below(&seed, 4);
+        if (cleared)
+            assert_int_equal(l2_vmclear(VMCS12(n)), VMX_OK);
+        assert_int_equal(l2_vmptrld(VMCS12(n)), VMX_OK);
+        assert_int_equal(l2_vmwrite(VMCS_GUEST_RIP, 0x50400000 + test_random_below(&seed, 0x1000)), VMX_OK);
+        assert_int_equal(l2_vmwrite(VMCS_HOST_RSP, test_random_below(&seed, 0x10000) << 3), VMX_OK);
+        l2_field(test_random_below(&seed, 2) ? VMCS_GUEST_CR4 : VMCS_ENTRY_CONTROLS);
+        bool invalid = !test_random_below(&seed, 4); /* the entry fails, and L2 goes on with its own state */
+        assert_int_equal(l2_vmwrite(VMCS_GUEST_RFLAGS, invalid ? 0 : RFLAGS_FIXED1), VMX_OK);
+        l2_changes_itself();
+        int entered = l2_enter(cleared ? REASON_vmlaunch : REASON_vmresume);
+        if (entered != VMX_OK) /* cleared in an earlier step */
+            entered = l2_enter(REASON_vmlaunch);
+        assert_int_equal(entered, VMX_OK);
+        assert_int_equal(nested_machine_in_l3(), !invalid);
+        if (!invalid) {
+            fake_vmcs_write(nested_machine_vmcs02(), FIELD_GUEST_PAT, 0x0707070707070707ull ^ (step & 1)); /* by L3 */
+            nested_machine_exit_reason(test_random_below(&seed, 2) ? REASON_cpuid : REASON_vmcall, step);
+        }
+        record(to[step]);
+    }
+}
+
+static void same_as_with_instructions(void **state)
+{
+    (void)state;
+    for (int shadow_off = 0; shadow_off < 2; shadow_off++) {
+        live(&(struct nested_machine_config){ .shadow_off = shadow_off, .keeping = FAKE_IN_PROCESSOR }, trace[0]);
+        live(&(struct nested_machine_config){ .shadow_off = shadow_off, .keeping = FAKE_IN_MEMORY }, trace[1]);
+        for (unsigned step = 0; step < TRACE_STEPS; step++)
+            for (unsigned vmcs = 0; vmcs < 2; vmcs++)
+                for (enum vmcs_row row = 0; row < FIELD_COUNT; row++)
+                    if (trace[0][step][vmcs][row] != trace[1][step][vmcs][row])
+                        fail_msg("step %u, vmcs0%u, %s: %llx, in memory %llx", step, vmcs + 1, vmcs_fields[row].name,
+                                 (unsigned long long)trace[0][step][vmcs][row],
+                                 (unsigned long long)trace[1][step][vmcs][row]);
+    }
+}
+
+/* What an exit and an entry of the nested guest cost on such a machine, in what exits to it. */
+static void round_trip_of_few_instructions(void **state)
+{
+    (void)state;
+    nested_machine_start(&(struct nested_machine_config){ .keeping = FAKE_IN_MEMORY });
+    l3_start();
+    nested_machine_exit_reason(REASON_cpuid, 0);
+    l2_enter(REASON_vmresume);
+    fake_journal_clear();
+    nested_machine_exit_reason(REASON_cpuid, 0);
+    l2_enter(REASON_vmresume);
+    assert_int_equal(fake_count(FAKE_VMPTRLD), 2);
+    assert_int_equal(fake_count(FAKE_VMCLEAR), 0);
+    assert_int_equal(fake_count(FAKE_VMWRITE), 0);
+}
+
 static const struct isolated_test tests[] = {
+    { "image_is_tried_out", image_is_tried_out },
+    { "same_as_with_instructions", same_as_with_instructions },
+    { "round_trip_of_few_instructions", round_trip_of_few_instructions },
     { "kvm_below", kvm_below },
     { "needed_fields", needed_fields },
     { "any_machine", any_machine },

@@ -1,5 +1,5 @@
 /*
- * Passes the serial line of QEMU's machine on to the console. Behind a line that begins with "bench-mark:" it adds what KVM has
+ * Passes the serial line of QEMU's machine on to the console. Behind a line that says "bench-mark:" (passed on by a system in between, too) it adds what KVM has
  * counted so far ("strata-below: exits=N irq=N io=N"): the machine waits a moment after such a line, so that the numbers
  * are those of its place.
  */
@@ -47,7 +47,7 @@ static void note(int out)
 int main(void)
 {
     static char data[4096];
-    size_t at = 0; /* how much of MARK the line begins with; beyond its length: no mark */
+    size_t at = 0; /* how much of MARK has been seen in the line */
     int out = open("/dev/console", O_WRONLY | O_NOCTTY);
     ssize_t size;
     if (out < 0)
@@ -57,7 +57,7 @@ int main(void)
         for (size_t i = 0; i < (size_t)size; i++) {
             if (data[i] != '\n') {
                 if (at < sizeof(MARK) - 1)
-                    at = data[i] == MARK[at] ? at + 1 : sizeof(MARK);
+                    at = data[i] == MARK[at] ? at + 1 : data[i] == MARK[0];
                 continue;
             }
             if (at == sizeof(MARK) - 1) {
