@@ -6,7 +6,7 @@ from pathlib import Path
 import machinecode
 from tree import FOLDERS, TEST_FOLDERS
 
-TOP_LEVEL = {"Makefile", *FOLDERS, "bench", "tests", "README.md", "LICENSE", "docs", "build"}
+TOP_LEVEL = {"Makefile", *FOLDERS, "bench", "tests", "README.md", "CONTRIBUTING.md", "LICENSE", "docs", "build"}
 # The table "Layout" of the design: a folder and those whose headers its files may include.
 MAY_INCLUDE = {
     "core": {"core"},
@@ -26,6 +26,7 @@ FREESTANDING = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h", "limits.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 TEST_BUILD = re.compile(r"^\s*#\s*(?:el)?if.*\bTEST\b", re.MULTILINE)
+FENCED = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 CODE_WORD = re.compile(r"`([^`\n]+)`")
 TARGET = re.compile(r"^([a-z][\w-]*(?: [a-z][\w-]*)*):(?!=)", re.MULTILINE)
 
@@ -143,24 +144,35 @@ def words(tree):
     return problems
 
 
+def documents(tree):
+    """README.md, CONTRIBUTING.md and those of docs/; the latter's drawings name things, too"""
+    pages = [Path(name) for name in ("README.md", "CONTRIBUTING.md") if (tree.top / name).is_file()] + tree.files(("docs",), ".md")
+    for page in pages:
+        text = tree.read(page)
+        words = CODE_WORD.findall(FENCED.sub("", text))
+        if page.parts[0] == "docs":
+            words += [word for drawing in FENCED.findall(text) for word in re.findall(r"[\w./-]+", drawing)]
+        yield page, words
+
+
 def readme(tree):
-    """files, functions and make targets that README.md names exist"""
-    if not (tree.top / "README.md").is_file():
-        return []
+    """files, functions, constants and make targets that the documents name exist"""
     sources = "\n".join(tree.read(path) for path in tree.files((*FOLDERS, "tests", "bench"), ".c", ".h", ".S", ".def",
-                                                               ".py", ".sh", ".mk"))
+                                                               ".py", ".sh", ".mk", ".lds"))
     makefiles = "\n".join(tree.read(path) for path in [tree.top / "Makefile", *tree.files(("tests", "bench"), ".mk")])
     targets = {name for names in TARGET.findall(makefiles) for name in names.split()}
+    known = set(re.findall(r"\w+", sources))
     problems = []
-    for word in CODE_WORD.findall(tree.read("README.md")):
-        path = word.split(":")[0].removeprefix("./")
-        call = re.fullmatch(r"([a-z]\w*_\w+)(?:\(\))?", word)
-        make = re.match(r"make ([a-z][\w-]*)(?: |$)", word)
-        if re.fullmatch(r"[\w.-]+(?:/[\w.-]+)+/?", path) and path.split("/")[0] in TOP_LEVEL - {"build"}:
-            if not (tree.top / path).exists():
-                problems.append(f"README.md: `{word}` does not exist")
-        elif call and not re.search(rf"\b{call[1]}\b", sources):
-            problems.append(f"README.md: `{word}` is nowhere in the sources")
-        elif make and make[1] not in targets:
-            problems.append(f"README.md: `{word}`: no such target")
+    for page, words in documents(tree):
+        for word in words:
+            path = word.split(":")[0].removeprefix("./")
+            name = re.fullmatch(r"([A-Za-z]\w*_\w+)(?:\(\))?", word)
+            make = re.match(r"make ([a-z][\w-]*)(?: |$)", word)
+            if re.fullmatch(r"[\w.-]+(?:/[\w.-]+)+/?", path) and path.split("/")[0] in TOP_LEVEL - {"build"}:
+                if not (tree.top / path.replace("/ROOM/test_x.c", "")).exists():
+                    problems.append(f"{page}: `{word}` does not exist")
+            elif name and name[1] not in known:
+                problems.append(f"{page}: `{word}` is nowhere in the sources")
+            elif make and make[1] not in targets:
+                problems.append(f"{page}: `{word}`: no such target")
     return problems
