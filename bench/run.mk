@@ -3,7 +3,7 @@
 # GUEST=kvm: the guest hypervisor is Linux with KVM (tests/linux/kvm-init has the words that may follow); GUEST=xen: Xen (xen-init).
 # Included by the top Makefile; touches nothing outside build/.
 
-.PHONY: setup run
+.PHONY: setup run debug
 
 # Quotes one value for the shell.
 shell_word = '$(subst ','\'',$(1))'
@@ -29,6 +29,12 @@ setup: ## install what is missing from Debian's packages
 run: setup ## boot Linux under Strata under Strata (LEVELS=2 BOOT=modules|disks SMP=2 CPU=model ARCH=amd64|i386 KERNEL= INITRD= INTERACTIVE=1 OPTIONS= GUEST=words|kvm|xen)
 	@$(MAKE) --no-print-directory $(if $(filter 0,$(LEVELS)),,build/strata.elf) build/strata-stat$(if $(filter i386,$(ARCH)),-i386)
 	@bench/boot $(RUN_ARGUMENTS)
+
+# As `make run`, with the same variables.
+debug: setup ## make run, held at Strata's first entry for gdb, with commands that show levels, vmcs12 and walks
+	@bench/setup.sh --for debug
+	@$(MAKE) --no-print-directory build/strata.elf build/strata-stat
+	@bench/boot --debug --out build/debug $(RUN_ARGUMENTS)
 
 STRATA_STAT = tests/linux/strata-stat.c tests/linux/strata-watch.c
 build/strata-stat build/strata-stat-i386: $(STRATA_STAT) tests/linux/strata-stat.h

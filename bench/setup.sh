@@ -7,12 +7,12 @@
 # Asks nothing; says one line per missing package; a second call only checks.
 # Must never touch anything but Debian packages and build/cache/.
 #
-# usage: bench/setup.sh [--for run|test|kvm|xen|bench|perf] [--arch amd64|i386]
+# usage: bench/setup.sh [--for run|test|kvm|xen|bench|perf|debug] [--arch amd64|i386]
 # shellcheck disable=SC2086  # lists of words on purpose
 set -eu
 
 usage() {
-    echo "usage: $0 [--for run|test|kvm|xen|bench|perf] [--arch amd64|i386]" >&2
+    echo "usage: $0 [--for run|test|kvm|xen|bench|perf|debug] [--arch amd64|i386]" >&2
     exit 2
 }
 
@@ -39,6 +39,7 @@ test_packages="libcmocka-dev clang libclang-rt-dev gcc-multilib cppcheck
     clang-format clang-tidy qemu-system-x86"
 # GUEST=kvm: what L2's disk is filled with. Both are only run inside the emulator.
 kvm_packages="qemu-system-x86 linux-perf"
+debug_packages=gdb
 bench_packages="python3-jsonschema python3-matplotlib"
 # Another machine than Bochs: QEMU with KVM, and its counters.
 perf_packages="qemu-system-x86 linux-perf python3-jsonschema"
@@ -52,6 +53,7 @@ kvm) packages="$run_packages $kvm_packages" ;;
 xen) packages=$run_packages ;; # what Xen's programs need is added below
 bench) packages="$run_packages $bench_packages" ;;
 perf) packages="$run_packages $perf_packages" ;;
+debug) packages="$run_packages $debug_packages" ;;
 *) usage ;;
 esac
 case $arch in
