@@ -253,20 +253,19 @@ class Vmcs12(gdb.Command):
         region = Region(value(f"{slot}.vmcs02.region.v"))
         print(f"vmcs12 at {value(f'{slot}.region.v'):x} of L2, vmcs02 at {value(f'{slot}.vmcs02.region.v'):x}, "
               f"{'launched' if value(f'{slot}.launched') else 'clear'}")
-        info = {value(f"{slot}.info[{i}].row"): value(f"{slot}.info[{i}].value") for i in range(value(f"{slot}.info_count"))}
-        fields = gdb.parse_and_eval("vmcs_fields")
-        soft = gdb.parse_and_eval("(int)STORE_SOFT")
+        fields, made_up = gdb.parse_and_eval("vmcs_fields"), value(f"{slot}.made_up")
+        held, shared = value("places.held"), value("places.shared")
         for row in range(fields.type.range()[1] + 1):
-            name = fields[row]["name"].string()
+            name, place = fields[row]["name"].string(), value(f"places.of_row[{row}]")
             if argument.upper() not in name.upper():
                 continue
-            if row in info:
-                where, found = "made up", info[row]
-            elif int(fields[row]["store"]) == int(soft):
-                where, found = "soft", value(f"{slot}.soft[{row}]")
+            if shared <= place < held and made_up >> (place - shared) & 1:
+                where = "made up"
             else:
-                where, found = "vmcs02", region.read(int(fields[row]["encoding"]))
-            print(f"  {int(fields[row]['encoding']):04x} {name:<28} {found:16x}  {where}")
+                where = "vmcs02" if place < held else "soft"
+            encoding = int(fields[row]["encoding"])
+            found = region.read(encoding) if where == "vmcs02" else value(f"{slot}.soft[{row}]")
+            print(f"  {encoding:04x} {name:<28} {found:16x}  {where}")
 
 
 class WalkCommand(gdb.Command):
