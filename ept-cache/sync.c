@@ -1,6 +1,12 @@
 /*
  * Composing page tables by the run: what one entry has taught is used for those that follow as long as they are like it.
  * These loops are what a changed table costs; every instruction in them counts 512 times.
+ *
+ * leaf_compose alone judges what an entry of ept12 may become. A loop may write an entry only where that judgement, made for an
+ * entry shortly before, must come out the same: every bit that it depends on is in the pattern's mask (access, type, size, and the
+ * address down to the smallest of ept01's page and the writable region). A pattern lives for one table in one exit, during which
+ * ept01 is not looked up differently. Entries are read once each: the guest hypervisor may write them meanwhile, and what was
+ * judged must be what is used.
  */
 #include "ept-cache/table.h"
 
@@ -32,10 +38,11 @@ struct sync {
     uint64_t growth;  /* RUN_GROWTH: new entry minus old one */
     uint64_t meaning; /* bits that changed */
     unsigned written; /* entries */
-    bool shrinks;
-    bool fill; /* also entries that are free */
+    bool shrinks;     /* some entry lost access or moved: more of that is no news */
+    bool fill;        /* also entries that are free */
 };
 
+/* Judges one entry, and says which others the judgement holds for. Addition carries the address over: within reach they are neighbours. */
 static uint64_t pattern_learn(struct ept02 *ept, struct pattern *pattern, uint64_t entry12)
 {
     uint64_t entry = leaf_compose(ept, entry12, 1);
@@ -55,6 +62,10 @@ struct loop {
     uint64_t mask, value, delta, growth;
 };
 
+/*
+ * One entry, if it follows the pattern and the old one is what `run` says. The old one is looked at because a change that takes
+ * access away must not pass unnoticed: a run that expects free entries, or entries that grow, stops at any other.
+ */
 static inline __attribute__((always_inline)) bool run_step(const struct loop *l, enum run run)
 {
     uint64_t entry12 = *l->entry12, new = entry12 + l->delta;
@@ -113,6 +124,7 @@ static void entry_compose(struct ept02 *ept, struct sync *sync, uint64_t entry12
     uint64_t old = *slot, new = entry12 + sync->pattern.delta;
     if ((entry12 & sync->pattern.mask) != sync->pattern.value)
         new = pattern_learn(ept, &sync->pattern, entry12);
+    /* Until something is lost each kind of change is looked at by itself; afterwards they are all alike. */
     sync->run = sync->shrinks && sync->fill ? RUN_ANY : RUN_SAME;
     if (old == new || (old == 0 && !sync->fill))
         return;
@@ -129,6 +141,7 @@ static void entry_compose(struct ept02 *ept, struct sync *sync, uint64_t entry12
         sync->run = RUN_GROWTH;
 }
 
+/* Alternates: one entry by judgement, then as many as follow from it. Pieces of a large page (no entries12) are all judged. */
 static void entries_compose(struct ept02 *ept, const struct ept_table *t, struct sync *sync, unsigned from, unsigned to)
 {
     while (from < to) {
@@ -174,6 +187,10 @@ bool table_sync(struct ept02 *ept, struct ept_table *t, unsigned from, unsigned 
     return sync_end(ept, &sync);
 }
 
+/*
+ * Where ept01 is the identity a table of ept02 equals its original, so that comparing memory finds what has changed. Elsewhere each entry
+ * differs and is composed again, which is slower and as right.
+ */
 unsigned entries_differ(const volatile uint64_t *a, const volatile uint64_t *b, unsigned index)
 {
     uint64_t count = EPT_ENTRIES - index;
@@ -214,6 +231,7 @@ static bool entries_sync(struct ept02 *ept, const struct ept_table *t, unsigned 
     return sync_end(ept, &sync);
 }
 
+/* From the cheapest on: nothing differs, one entry does, many do. */
 bool table_compare(struct ept02 *ept, struct ept_table *t, const volatile uint64_t *entries12, unsigned *last)
 {
     volatile uint64_t *slots = table_slots(t);

@@ -1,5 +1,10 @@
 /*
- * See owner.h.
+ * See owner.h. Here are the three arrows of its picture: activate (VMPTRLD, use as a shadow VMCS), write_back (VMCLEAR, eviction, VMXOFF),
+ * and release in take(). What must hold between them:
+ *  - no two slots of a CPU have one region, since activate looks before it takes one;
+ *  - only an active slot is ever written back, and then once: afterwards the page is the guest's;
+ *  - a kept slot gives its values to nobody before they have been compared with memory, which may have been used on another CPU,
+ *    copied from elsewhere, or edited in the meantime. Launch state is one of those values.
  */
 #include "shadow-vmcs/owner.h"
 
@@ -11,6 +16,7 @@ void owner_add(struct vmcs_owner *o, struct vmcs12 *slot)
     o->slots[o->slot_count++] = slot;
 }
 
+/* A guess that find() confirms by the region itself: a stale hint costs a search, nothing else. */
 static uint8_t *hint_of(struct vmcs_owner *o, gpa1_t region)
 {
     return &o->hints[(region.v >> PAGE_SHIFT) % OWNER_HINTS];
@@ -73,6 +79,7 @@ static struct vmcs12 *activate(struct cpu *cpu, struct vmcs_owner *o, gpa1_t reg
     if (!slot || (slot->state == VMCS12_KEPT && !region_equals(region, &slot->image))) {
         if (!slot)
             slot = take(cpu, o, current);
+        /* Memory is read into the image and used from there: what the guest changes meanwhile is not half used. */
         slot->region = region;
         region_read(region, &slot->image);
         vmcs12_load(cpu, slot);
@@ -100,6 +107,7 @@ struct vmcs12 *owner_shadow(struct cpu *cpu, struct vmcs_owner *o, gpa1_t region
 void owner_clear(struct cpu *cpu, struct vmcs_owner *o, gpa1_t region)
 {
     struct vmcs12 *slot = find(o, region);
+    /* Active nowhere here: all of VMCLEAR is the launch state in memory. Active on another CPU: the guest breaks the SDM's rule. */
     if (!slot || slot->state != VMCS12_ACTIVE) {
         region_clear(region);
         return;

@@ -21,6 +21,10 @@
 #define LOG_ENTRIES 512
 #define LOG_EMPTY 1ull /* an address that no processor logs */
 
+/*
+ * A watched page. Its leaf stays where it is for good (ept01_leaf), so the pointer is good without ept01's lock. The version grows with
+ * each write that comes to notice; it is never 0, which stands for "unknown" with those who compare versions.
+ */
 struct watch_page {
     uint64_t gpa;
     uint64_t *leaf; /* NULL: free */
@@ -31,6 +35,7 @@ struct watch_page {
     uint16_t hot_index; /* in hot_pages[] */
 };
 
+/* Who asks: everything in the ring from its cursor on is news to it. Only its own CPU uses it. */
 struct watch_client {
     const struct cpu *cpu; /* that asks */
     uint64_t cursor;
@@ -87,6 +92,7 @@ static bool runs(const struct cpu *cpu)
     return cpu_state(cpu) == CPU_STARTED && !__atomic_load_n(&cpu->waits_in_nested, __ATOMIC_ACQUIRE);
 }
 
+/* Without another CPU at work nothing is cached that the INVEPT at the end of this exit does not drop. */
 static bool others_run(void)
 {
     unsigned running = 0;
@@ -113,6 +119,7 @@ static void tell(struct watch_page *p)
     __atomic_store_n(&ring_head, ring_head + 1, __ATOMIC_RELEASE);
 }
 
+/* hot_pages[] has no order and no gaps: the last one moves to where one is taken out. */
 static void heat(struct watch_page *p)
 {
     if (p->hot)
@@ -132,7 +139,11 @@ static void unheat(struct watch_page *p)
     pages[last].hot_index = p->hot_index;
 }
 
-/* Clears the flag; the page is hot until all other CPUs have invalidated. Locked. */
+/*
+ * Clears the flag; the page is hot until all other CPUs have invalidated. Locked. In this order: a CPU that invalidates at the new epoch
+ * has seen the flag clear, so its next write sets it again. With the epoch first it could invalidate between the two, keep the
+ * translation as dirty, and write in silence.
+ */
 static void arm(struct watch_page *p)
 {
     __atomic_and_fetch(p->leaf, ~dirty_bit(), __ATOMIC_ACQ_REL);
@@ -147,7 +158,7 @@ static void written(struct watch_page *p)
     arm(p);
 }
 
-/* Takes what one CPU's log has. Locked. */
+/* Takes what one CPU's log has. Locked. The processor fills entries from the last one downwards; an address in them may have no page any more. */
 static void drain_log(struct watch_log *log)
 {
     while (log->next >= 0) {
@@ -253,6 +264,7 @@ static struct watch_page *reference(uint64_t gpa)
     return &pages[i];
 }
 
+/* Watched no more: the flag is set for good, as every other leaf's, and no write through it is logged any longer. */
 static void unreference(struct watch_page *p)
 {
     if (--p->refs)
