@@ -20,6 +20,7 @@
 #include "core/guest/msr.h"
 #include "core/boot/multiboot2.h"
 #include "core/memory/paging.h"
+#include "core/boot/report.h"
 #include "core/boot/wake.h"
 #include "core/cpu/trap.h"
 #include "core/upcall.h"
@@ -292,6 +293,7 @@ static void probe_features(void)
     machine.is_hypervisor = (hw_cpuid(1, 0).ecx & CPUID1_ECX_HYPERVISOR) && !cpuid_level_below();
     machine.has_x2apic = hw_cpuid(1, 0).ecx & CPUID1_ECX_X2APIC;
     const char *missing = vmxon_require(&machine.hw);
+    report_machine(has_bios() ? "BIOS" : "UEFI", boot.rsdp);
     if (missing)
         refuse(missing);
     machine.cr4 = CR4_PAE | (machine.has_xsave ? CR4_OSXSAVE : 0) | vmx_caps_msr(&machine.hw, MSR_VMX_CR4_FIXED0);
@@ -367,6 +369,7 @@ void main_bsp(const void *info)
     trap_init();
     make_cpus();
     cpu_load(cpus[0]);
+    report_protection();
     make_guest_view();
     take_low_page();
     plan_guest();

@@ -93,6 +93,7 @@ enum vector {
 #define MSR_FEATURE_CONTROL 0x3a
 #define MSR_PRED_CMD 0x49
 #define MSR_BIOS_UPDT_TRIG 0x79
+#define MSR_BIOS_SIGN_ID 0x8b
 #define MSR_CORE_CAPABILITIES 0xcf
 #define MSR_MTRRCAP 0xfe
 #define MSR_ARCH_CAPABILITIES 0x10a
