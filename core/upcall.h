@@ -6,6 +6,8 @@
 
 #include "core/cpu/cpu.h"
 
+struct fault;
+
 /* Bytes that nested/ needs for each CPU (cpu->nested) and for all together; zeroed. */
 uint64_t nested_cpu_size(void);
 uint64_t nested_shared_size(void);
@@ -20,6 +22,14 @@ void nested_exit(struct cpu *cpu, uint32_t reason);
 void nested_instruction(struct cpu *cpu, uint32_t reason);
 void nested_vmxon(struct cpu *cpu, uint32_t reason);
 void nested_vmcall(struct cpu *cpu, uint32_t reason);
+/*
+ * An exception that Strata raises for the nested guest. vmcs02 is current. True: the guest hypervisor intercepts it, and has the exit.
+ */
+bool nested_fault(struct cpu *cpu, const struct fault *fault);
+/* The nested guest takes a triple fault without having exited for it. */
+void nested_shutdown(struct cpu *cpu);
+/* Strata has carried out an instruction of the nested guest: the monitor trap flag may want an exit behind it. */
+void nested_retired(struct cpu *cpu);
 /* VMLAUNCH or VMRESUME by Strata failed with VMfail. True if it was of vmcs02 and the guest hypervisor was told. */
 bool nested_entry_failed(struct cpu *cpu, uint32_t error);
 /* An NMI is to be delivered while the nested guest runs. vmcs02 is current. */

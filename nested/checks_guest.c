@@ -1,7 +1,7 @@
 /*
  * The rules of SDM 3, "Checks on the Guest State Area", that the processor cannot make on vmcs02: those on the VMCS
  * link pointer ("Checks on Guest Non-Register State"), which in vmcs02 is not vmcs12's. Pure.
- * PDPTEs are checked where they are loaded.
+ * PDPTEs: special.c loads them for the processor to check.
  */
 #include "core/memory/mem.h"
 #include "nested/checks_rules.h"

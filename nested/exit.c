@@ -41,13 +41,6 @@ static void handle_msr(struct cpu *cpu, uint32_t reason)
         msr_handle_read(cpu, reason);
 }
 
-/* What IRET had unblocked when the violation stopped it. SDM 3, "Information About NMI Unblocking Due to IRET". */
-static void resume_after_violation(struct cpu *cpu, uint64_t qualification)
-{
-    if (!guest_redeliver(cpu) && (qualification & EPT_QUAL_NMI_UNBLOCK))
-        vmwrite(GUEST_INTERRUPTIBILITY, vmread(GUEST_INTERRUPTIBILITY) | BLOCKING_NMI);
-}
-
 /*
  * L3's memory as an instruction of its own that Strata emulates uses it: what ept02 maps at the moment is enough, since the
  * processor has just walked there. Without EPT in vmcs12 it is the guest hypervisor's.
@@ -71,13 +64,13 @@ static void handle_fault01(struct cpu *cpu, gpa1_t addr, uint64_t qualification)
 {
     if (ept01_make_present(cpu, addr)) {
         ept02_ept01_grew(&cpu->nested->ept02);
-        resume_after_violation(cpu, qualification);
+        guest_continue(cpu, qualification);
         return;
     }
     struct guest_memory memory = nested_memory(cpu);
     if (x2apic_page_store(cpu, &memory, addr))
         return;
-    guest_fault(VECTOR_GP, 0);
+    guest_fault(cpu, VECTOR_GP, 0);
 }
 
 /* True: L3 goes on. False: the exit was reflected. */
@@ -113,18 +106,22 @@ static void handle_violation(struct cpu *cpu)
     if (!cpu->nested->current->root)
         handle_fault01(cpu, gpa1(addr), qualification);
     else if (resolve(cpu, addr, qualification))
-        resume_after_violation(cpu, qualification);
+        guest_continue(cpu, qualification);
 }
 
-void nested_miss(struct cpu *cpu, uint64_t gpa, uint64_t linear, uint64_t access)
+void nested_miss(struct cpu *cpu, const struct walk *walk)
 {
     struct vmcs12 *v = &cpu->nested->current->v;
-    uint64_t qualification = access | EPT_QUAL_LINEAR_VALID | EPT_QUAL_LINEAR_TRANSLATION;
+    uint64_t qualification = EPT_QUAL_LINEAR_VALID | (walk->use == GUEST_USE_WRITE ? EPT_QUAL_WRITE : EPT_QUAL_READ);
+    if (!walk->in_table)
+        qualification |= EPT_QUAL_LINEAR_TRANSLATION;
     vmcs12_set_info(v, FIELD_EXIT_REASON, REASON_ept_violation);
     vmcs12_set_info(v, FIELD_EXIT_QUALIFICATION, qualification);
-    vmcs12_set_info(v, FIELD_GUEST_PHYSICAL_ADDR, gpa);
-    vmcs12_set_info(v, FIELD_GUEST_LINEAR_ADDR, linear);
-    resolve(cpu, gpa, qualification);
+    vmcs12_set_info(v, FIELD_GUEST_PHYSICAL_ADDR, walk->gpa);
+    vmcs12_set_info(v, FIELD_GUEST_LINEAR_ADDR, walk->linear);
+    resolve(cpu, walk->gpa, qualification);
+    if (cpu->in_nested) /* L3 tries again: nothing was made up */
+        v->info_count = 0;
 }
 
 static void handle_misconfig(struct cpu *cpu)
@@ -213,6 +210,32 @@ void nested_nmi(struct cpu *cpu)
     }
     cpu->nmi_pending = 0;
     reflect_at_entry(cpu, REASON_exception_nmi, INTR_VALID | INTR_TYPE_NMI | VECTOR_NMI);
+}
+
+/* SDM 3, "Exceptions" of "Other Causes of VM Exits": the exception bitmap; for page faults the error code decides, too. */
+static bool exception_wanted(const struct fault *fault)
+{
+    bool bit = vmread(EXCEPTION_BITMAP) & BIT(fault->vector);
+    if (fault->vector != VECTOR_PF)
+        return bit;
+    bool match = ((uint64_t)fault->error & vmread(PF_ERROR_MASK)) == vmread(PF_ERROR_MATCH);
+    return bit == match;
+}
+
+bool nested_fault(struct cpu *cpu, const struct fault *fault)
+{
+    if (!exception_wanted(fault))
+        return false;
+    reflect_exception(cpu, fault);
+    return true;
+}
+
+void nested_shutdown(struct cpu *cpu) { reflect_made_up(cpu, REASON_triple_fault, 0); }
+
+void nested_retired(struct cpu *cpu)
+{
+    if (cpu->nested->current->v.soft[FIELD_PROC_CONTROLS] & PROC_MONITOR_TRAP)
+        reflect_made_up(cpu, REASON_monitor_trap, 0);
 }
 
 /* Without CR4.MCE it is L3's shutdown. SDM 3, "Machine-Check Exceptions and CR4.MCE". */

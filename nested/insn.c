@@ -12,10 +12,10 @@
 #include "nested/invalidate.h"
 #include "nested/nested.h"
 
-static void finish(const struct cpu *cpu, uint64_t flags) { insn_finish(flags, cpu->nested->ia32e); }
+static void finish(struct cpu *cpu, uint64_t flags) { insn_finish(cpu, flags, cpu->nested->ia32e); }
 
-void insn_succeed(const struct cpu *cpu) { finish(cpu, 0); }
-void insn_fail_invalid(const struct cpu *cpu) { finish(cpu, RFLAGS_CF); }
+void insn_succeed(struct cpu *cpu) { finish(cpu, 0); }
+void insn_fail_invalid(struct cpu *cpu) { finish(cpu, RFLAGS_CF); }
 
 void insn_fail(struct cpu *cpu, enum vmx_error error)
 {
@@ -63,18 +63,18 @@ void nested_vmxon(struct cpu *cpu, uint32_t reason)
     uint64_t cr0 = cr_seen(vmread(GUEST_CR0), vmread(CR0_MASK), vmread(CR0_SHADOW));
     uint64_t cr4 = cr_seen(vmread(GUEST_CR4), vmread(CR4_MASK), vmread(CR4_SHADOW));
     if (!(cr4 & CR4_VMXE)) {
-        guest_fault(VECTOR_UD, NO_ERROR_CODE);
+        guest_fault(cpu, VECTOR_UD, NO_ERROR_CODE);
         return;
     }
     if (n->in_vmx) {
         if (guest_cpl())
-            guest_fault(VECTOR_GP, 0);
+            guest_fault(cpu, VECTOR_GP, 0);
         else
             insn_fail(cpu, VMERR_VMXON_IN_ROOT);
         return;
     }
     if (guest_cpl() || !cr_fixed_ok(cr0, MSR_VMX_CR0_FIXED0) || !cr_fixed_ok(cr4, MSR_VMX_CR4_FIXED0)) {
-        guest_fault(VECTOR_GP, 0);
+        guest_fault(cpu, VECTOR_GP, 0);
         return;
     }
     struct insn i = insn_of_l2(cpu);
@@ -247,9 +247,9 @@ static insn_handler *const handlers[REASON_COUNT] = {
 void nested_instruction(struct cpu *cpu, uint32_t reason)
 {
     if (!cpu->nested->in_vmx)
-        guest_fault(VECTOR_UD, NO_ERROR_CODE);
+        guest_fault(cpu, VECTOR_UD, NO_ERROR_CODE);
     else if (guest_cpl())
-        guest_fault(VECTOR_GP, 0);
+        guest_fault(cpu, VECTOR_GP, 0);
     else
         handlers[reason](cpu, reason);
 }
@@ -260,9 +260,9 @@ void nested_vmcall(struct cpu *cpu, uint32_t reason)
     (void)reason;
     bool compatibility_mode = cpu->nested->ia32e && !guest_is_64bit();
     if (!cpu->nested->in_vmx || compatibility_mode || (vmread(GUEST_RFLAGS) & RFLAGS_VM))
-        guest_fault(VECTOR_UD, NO_ERROR_CODE);
+        guest_fault(cpu, VECTOR_UD, NO_ERROR_CODE);
     else if (guest_cpl())
-        guest_fault(VECTOR_GP, 0);
+        guest_fault(cpu, VECTOR_GP, 0);
     else
         insn_fail(cpu, VMERR_VMCALL_IN_ROOT);
 }

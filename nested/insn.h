@@ -63,13 +63,13 @@ static inline int insn_field_row(uint64_t encoding)
     return row < 0 || high_of_narrow || !nested_caps.offered[vmcs_fields[row].cap] ? -1 : row;
 }
 
-/* Ends the instruction with these arithmetic flags, the others 0. */
-static inline void insn_finish(uint64_t flags, bool mode_64)
+/* Ends the instruction with these arithmetic flags, the others (and RF) 0. */
+static inline void insn_finish(struct cpu *cpu, uint64_t flags, bool mode_64)
 {
-    uint64_t before = vmread(GUEST_RFLAGS), after = (before & ~RFLAGS_ARITHMETIC) | flags;
+    uint64_t before = vmread(GUEST_RFLAGS), after = (before & ~(RFLAGS_ARITHMETIC | RFLAGS_RF)) | flags;
     if (after != before)
         vmwrite(GUEST_RFLAGS, after);
-    guest_skip_known(vmread(EXIT_INSTRUCTION_LEN), after, mode_64);
+    guest_skip_known(cpu, vmread(EXIT_INSTRUCTION_LEN), after, mode_64);
 }
 
 /* VMREAD's destination, VMWRITE's source. */

@@ -31,10 +31,10 @@ static bool linear_of(struct insn i, const struct operand *o, unsigned size, enu
     case OPERAND_OK:
         return true;
     case OPERAND_SS:
-        guest_fault(VECTOR_SS, 0);
+        guest_fault(cpu, VECTOR_SS, 0);
         return false;
     default:
-        guest_fault(VECTOR_GP, 0);
+        guest_fault(cpu, VECTOR_GP, 0);
         return false;
     }
 }
@@ -42,15 +42,11 @@ static bool linear_of(struct insn i, const struct operand *o, unsigned size, enu
 /* The outcome of an access to guest memory: done, a page fault, or let the guest try again. */
 static bool access_done(struct cpu *cpu, struct walk walk)
 {
-    if (walk.result == WALK_OK)
-        return true;
-    if (walk.result == WALK_FAULT) {
-        hw_write_cr2(walk.linear);
-        guest_fault(VECTOR_PF, walk.error);
-    } else if (walk.result == WALK_NO_GPA) {
-        nested_miss(cpu, walk.gpa, walk.linear, walk.use == GUEST_USE_WRITE ? EPT_QUAL_WRITE : EPT_QUAL_READ);
-    }
-    return false;
+    if (walk.result == WALK_FAULT)
+        guest_page_fault(cpu, walk.linear, walk.error);
+    else if (walk.result == WALK_NO_GPA)
+        nested_miss(cpu, &walk);
+    return walk.result == WALK_OK;
 }
 
 /*
@@ -126,9 +122,12 @@ static bool read_quickly(struct insn i, uint64_t *data, unsigned words)
         return false;
     typedef uint64_t __attribute__((aligned(1), may_alias)) word;
     const volatile word *from = (const volatile word *)page_quickly(linear);
-    for (unsigned k = 0; from && k < words; k++)
+    if (!from)
+        return false;
+    for (unsigned k = 0; k < words; k++)
         data[k] = from[k];
-    return from;
+    guest_note_access(linear, 8 * words, GUEST_USE_READ);
+    return true;
 }
 
 static bool copy_in(struct insn i, void *data, unsigned size)
@@ -139,7 +138,10 @@ static bool copy_in(struct insn i, void *data, unsigned size)
         return false;
     struct guest_paging paging = guest_paging_state();
     struct guest_memory memory = nested_memory(i.cpu);
-    return access_done(i.cpu, guest_read(&paging, &memory, linear, data, size, WALK_READ));
+    if (!access_done(i.cpu, guest_read(&paging, &memory, linear, data, size, WALK_READ)))
+        return false;
+    guest_note_access(linear, size, GUEST_USE_READ);
+    return true;
 }
 
 static bool copy_out(struct insn i, const void *data, unsigned size)
@@ -150,7 +152,10 @@ static bool copy_out(struct insn i, const void *data, unsigned size)
         return false;
     struct guest_paging paging = guest_paging_state();
     struct guest_memory memory = nested_memory(i.cpu);
-    return access_done(i.cpu, guest_write(&paging, &memory, linear, data, size, WALK_READ));
+    if (!access_done(i.cpu, guest_write(&paging, &memory, linear, data, size, WALK_READ)))
+        return false;
+    guest_note_access(linear, size, GUEST_USE_WRITE);
+    return true;
 }
 
 bool insn_read_pointer(struct insn i, uint64_t *pointer)

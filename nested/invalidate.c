@@ -36,7 +36,7 @@ void invalidate_ept(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
     if (!(caps_msr(&nested_caps, MSR_VMX_EPT_VPID) & EPT_CAP_INVEPT)) {
-        guest_fault(VECTOR_UD, NO_ERROR_CODE);
+        guest_fault(cpu, VECTOR_UD, NO_ERROR_CODE);
         return;
     }
     struct insn i = insn_of_l2(cpu);
@@ -74,7 +74,7 @@ void invalidate_vpid(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
     if (!(caps_msr(&nested_caps, MSR_VMX_EPT_VPID) & EPT_CAP_INVVPID)) {
-        guest_fault(VECTOR_UD, NO_ERROR_CODE);
+        guest_fault(cpu, VECTOR_UD, NO_ERROR_CODE);
         return;
     }
     struct insn i = insn_of_l2(cpu);

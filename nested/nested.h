@@ -6,6 +6,7 @@
 #define STRATA_NESTED_H
 
 #include "core/cpu/cpu.h"
+#include "core/guest/fault.h"
 #include "core/guest/guest_walk.h"
 #include "core/cpu/vmx_caps.h"
 #include "ept-cache/ept02.h"
@@ -70,8 +71,8 @@ extern struct vmx_caps nested_caps; /* what is offered to the guest hypervisor *
 
 /* --- outcomes of a VMX instruction, for L2; vmcs01 is current ---
  * SDM 3, "Conventions" of "VMX Instruction Reference". Each skips the instruction. */
-void insn_succeed(const struct cpu *cpu);
-void insn_fail_invalid(const struct cpu *cpu);
+void insn_succeed(struct cpu *cpu);
+void insn_fail_invalid(struct cpu *cpu);
 /* VMfailValid if there is a current VMCS, else VMfailInvalid. */
 void insn_fail(struct cpu *cpu, enum vmx_error error);
 
@@ -105,10 +106,10 @@ void nested_merge(struct cpu *cpu, struct nested_slot *slot);
 
 /* --- exit.c --- */
 /*
- * An access on L3's behalf found nothing at gpa in ept02: as if L3 had taken the EPT violation (access: EPT_QUAL_ bits). vmcs02 is
- * current before; L3 tries again, or the exit was reflected.
+ * An access on L3's behalf found nothing in ept02 (WALK_NO_GPA): as if L3 had taken the EPT violation. vmcs02 is current before; L3
+ * tries again, or the exit was reflected.
  */
-void nested_miss(struct cpu *cpu, uint64_t gpa, uint64_t linear, uint64_t access);
+void nested_miss(struct cpu *cpu, const struct walk *walk);
 /* Memory of the guest that exited, L2 or L3, as its own instructions reach it. */
 struct guest_memory nested_memory(const struct cpu *cpu);
 
@@ -117,6 +118,10 @@ void reflect(struct cpu *cpu);
 /* The same with made-up exit information: of a failed entry; of an NMI or INIT that was waiting for the entry. */
 void reflect_at_entry(struct cpu *cpu, uint32_t reason, uint64_t intr_info);
 void reflect_reason(struct cpu *cpu, uint32_t reason, uint64_t qualification);
+/* An exit that Strata makes behind (or instead of) an instruction of L3: no event caused it, none was being delivered. */
+void reflect_made_up(struct cpu *cpu, uint32_t reason, uint64_t qualification);
+/* An exception that Strata raises and L2 intercepts. */
+void reflect_exception(struct cpu *cpu, const struct fault *fault);
 
 /* --- special.c: the rare parts of entries and exits, behind slot->flags; vmcs02 is current --- */
 /* VMX_OK, or the exit reason of the failed entry with its qualification. */

@@ -247,3 +247,35 @@ void reflect_reason(struct cpu *cpu, uint32_t reason, uint64_t qualification)
     vmcs12_set_info(v, FIELD_EXIT_QUALIFICATION, qualification);
     reflect(cpu);
 }
+
+void reflect_made_up(struct cpu *cpu, uint32_t reason, uint64_t qualification)
+{
+    struct vmcs12 *v = &cpu->nested->current->v;
+    vmcs12_set_info(v, FIELD_EXIT_INTR_INFO, 0);
+    vmcs12_set_info(v, FIELD_IDT_VECTORING_INFO, 0);
+    reflect_reason(cpu, reason, qualification);
+}
+
+/*
+ * The state saved is that before the exception; of the event in whose delivery it arose the processor has said what there is to say.
+ * SDM 3, "Information for VM Exits Due to Vectored Events", "Information for VM Exits During Event Delivery", "Saving RIP, RSP, RFLAGS,
+ * and SSP" (RF as the exception's own delivery would have pushed it).
+ */
+void reflect_exception(struct cpu *cpu, const struct fault *fault)
+{
+    struct vmcs12 *v = &cpu->nested->current->v;
+    uint64_t info = INTR_VALID | INTR_TYPE_HW_EXCEPTION | (uint64_t)fault->vector;
+    if (fault->error != NO_ERROR_CODE) {
+        info |= INTR_ERROR_VALID;
+        vmcs12_set_info(v, FIELD_EXIT_INTR_ERROR, (uint64_t)fault->error);
+    }
+    bool access = vmread(EXIT_REASON) == REASON_ept_violation, delivery = vmread(IDT_VECTORING_INFO) & INTR_VALID;
+    if (access && !delivery && (vmread(EXIT_QUALIFICATION) & EPT_QUAL_NMI_UNBLOCK))
+        info |= INTR_NMI_UNBLOCK;
+    if (fault->vector == VECTOR_DF)
+        vmcs12_set_info(v, FIELD_IDT_VECTORING_INFO, 0);
+    if (fault_sets_rf(fault->vector))
+        vmwrite(GUEST_RFLAGS, vmread(GUEST_RFLAGS) | RFLAGS_RF);
+    vmcs12_set_info(v, FIELD_EXIT_INTR_INFO, info);
+    reflect_reason(cpu, REASON_exception_nmi, fault->vector == VECTOR_PF ? fault->linear : 0);
+}

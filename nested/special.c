@@ -129,13 +129,14 @@ static void keep_exit(const struct nested_slot *slot, bool failed)
         hw_vmwrite(kept_rows[first_row(rows)].encoding, slot->kept[first_row(rows)]);
 }
 
-/* PAE paging without EPT: the processor would load the PDPTEs from memory. False: one has reserved bits. */
-static bool load_pdptes(void)
+/*
+ * PAE paging without EPT: the processor would load the PDPTEs from memory. One with reserved bits fails the entry when the processor,
+ * which runs vmcs02 with EPT, comes to it in the order of its checks.
+ */
+static void load_pdptes(void)
 {
-    uint64_t cr0 = vmread(GUEST_CR0), cr4 = vmread(GUEST_CR4);
-    if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || (vmread(ENTRY_CONTROLS) & ENTRY_IA32E))
-        return true;
-    return guest_load_pdptes(vmread(GUEST_CR3), nested_caps.maxphyaddr);
+    if ((vmread(GUEST_CR0) & CR0_PG) && (vmread(GUEST_CR4) & CR4_PAE) && !(vmread(ENTRY_CONTROLS) & ENTRY_IA32E))
+        guest_copy_pdptes(vmread(GUEST_CR3));
 }
 
 /* --- MSR areas: SDM 3, "Loading MSRs" of "VM Entries" and "VM Exits", "Saving MSRs" --- */
@@ -288,10 +289,8 @@ uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qual
     }
     if (slot->flags & (SLOT_LINK | SLOT_LINKED))
         shadow_enter(cpu, slot);
-    if ((slot->flags & SLOT_NO_EPT) && !load_pdptes()) {
-        *qualification = ENTRY_FAIL_PDPTE;
-        return REASON_entry_guest_state | (uint32_t)REASON_ENTRY_FAILURE;
-    }
+    if (slot->flags & SLOT_NO_EPT)
+        load_pdptes();
     if (slot->flags & SLOT_FLUSH)
         hw_invvpid(INVVPID_SINGLE, VPID02_SHARED, 0);
     if (v->soft[FIELD_ENTRY_MSR_LOAD_COUNT]) {

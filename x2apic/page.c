@@ -76,6 +76,8 @@ static uint32_t page_offset(const struct cpu *cpu, const struct store *s)
 static bool emulate(struct cpu *cpu, const struct guest_memory *memory)
 {
     uint8_t code[INSTRUCTION_MAX];
+    if (vmread(IDT_VECTORING_INFO) & INTR_VALID) /* no instruction: the delivery of an event */
+        return false;
     struct guest_paging paging = guest_paging_state();
     struct store s = store_decode(code, fetch(&paging, memory, code), code_size());
     uint32_t offset = page_offset(cpu, &s);
@@ -98,7 +100,9 @@ static bool emulate(struct cpu *cpu, const struct guest_memory *memory)
     default:
         return false;
     }
-    guest_skip_bytes(s.length);
+    guest_note_access(vmread(GUEST_LINEAR_ADDR), sizeof(uint32_t),
+                      s.kind == STORE_LOAD ? GUEST_USE_READ : GUEST_USE_WRITE);
+    guest_skip_bytes(cpu, s.length);
     return true;
 }
 

@@ -97,9 +97,9 @@ void cr_handle_access(struct cpu *cpu, uint32_t reason)
         panic("control-register access %llx exits though Strata owns no such bit", (unsigned long long)qualification);
     uint64_t value = operand(cpu, qualification);
     if (!(number == 0 ? write_cr0(cpu, value) : write_cr4(cpu, value))) {
-        guest_fault(VECTOR_GP, 0);
+        guest_fault(cpu, VECTOR_GP, 0);
         return;
     }
     flush();
-    guest_skip();
+    guest_skip(cpu);
 }

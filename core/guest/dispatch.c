@@ -19,15 +19,15 @@ static void handle_cpuid(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
     cpuid_emulate(cpu);
-    guest_skip();
+    guest_skip(cpu);
 }
 
 /* INVD would throw away what other levels wrote: WBINVD keeps the caches' contents as memory. */
 static void handle_invd(struct cpu *cpu, uint32_t reason)
 {
-    (void)cpu, (void)reason;
+    (void)reason;
     hw_wbinvd();
-    guest_skip();
+    guest_skip(cpu);
 }
 
 /* XSETBV by the guest takes effect at once: Strata itself uses no extended state. */
@@ -36,24 +36,21 @@ static void handle_xsetbv(struct cpu *cpu, uint32_t reason)
     (void)reason;
     uint64_t value = (cpu->regs[GPR_RDX] << 32) | (uint32_t)cpu->regs[GPR_RAX];
     if (guest_cpl() == 0 && !(value & XCR0_REFUSED) && hw_xsetbv_try((uint32_t)cpu->regs[GPR_RCX], value))
-        guest_skip();
+        guest_skip(cpu);
     else
-        guest_fault(VECTOR_GP, 0);
+        guest_fault(cpu, VECTOR_GP, 0);
 }
 
 static void handle_undefined(struct cpu *cpu, uint32_t reason)
 {
-    (void)cpu, (void)reason;
-    guest_fault(VECTOR_UD, NO_ERROR_CODE);
+    (void)reason;
+    guest_fault(cpu, VECTOR_UD, NO_ERROR_CODE);
 }
 
-/* What a processor does: the machine resets. */
 static void handle_triple_fault(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
-    log_error("the guest took a triple fault on CPU %u at %04llx:%016llx: resetting the machine", cpu->index,
-              (unsigned long long)vmread(GUEST_CS_SEL), (unsigned long long)vmread(GUEST_RIP));
-    machine_reset();
+    guest_shutdown(cpu);
 }
 
 /* The NMI-window exiting that entry_inject_pending asked for. */
@@ -76,7 +73,7 @@ static void handle_pml_full(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
     watch_log_full(cpu);
-    guest_redeliver(cpu);
+    guest_continue(cpu, vmread(EXIT_QUALIFICATION));
 }
 
 static exit_handler *const handlers[REASON_COUNT] = {

@@ -36,11 +36,11 @@ void ept01_handle_violation(struct cpu *cpu, uint32_t reason)
     (void)reason;
     gpa1_t addr = gpa1(vmread(GUEST_PHYSICAL_ADDR));
     if (ept01_make_present(cpu, addr)) {
-        guest_redeliver(cpu);
+        guest_continue(cpu, vmread(EXIT_QUALIFICATION));
         return;
     }
     if (x2apic_page_access(cpu, addr))
         return;
     /* No processor answers there: code in Strata's place (not executable), an access to the APIC page that stores nothing. */
-    guest_fault(VECTOR_GP, 0);
+    guest_fault(cpu, VECTOR_GP, 0);
 }

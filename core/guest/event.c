@@ -86,7 +86,7 @@ static void inject_machine_check(struct cpu *cpu)
     if (cpu->nmi_virtual)
         window_set(cpu, false);
     cpu->machine_check_pending = 0;
-    guest_fault(VECTOR_MC, NO_ERROR_CODE);
+    guest_inject(VECTOR_MC, NO_ERROR_CODE);
 }
 
 bool entry_inject_pending(struct cpu *cpu)

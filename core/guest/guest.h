@@ -1,13 +1,14 @@
 /*
- * What handlers of exits do to the guest that exited: skip the instruction, raise an exception, redo an event.
- * All of it works on the current VMCS, be it vmcs01 or vmcs02.
+ * What handlers of exits do to the guest that exited: end the instruction, raise an exception, redo an event.
+ * All of it works on the current VMCS, be it vmcs01 or vmcs02. While the nested guest runs, the guest hypervisor may want the outcome as
+ * an exit of its own: then vmcs01 is current afterwards. So each of these is the last thing that a handler does.
  */
 #ifndef STRATA_GUEST_H
 #define STRATA_GUEST_H
 
 #include "core/cpu/cpu.h"
-
-#define NO_ERROR_CODE (-1)
+#include "core/guest/fault.h"
+#include "core/guest/guest_walk.h"
 
 #define PDPTES 4
 
@@ -21,20 +22,41 @@ static inline bool pdpte_valid(uint64_t pdpte, unsigned maxphyaddr)
  * reserved bits set, and nothing has changed.
  */
 bool guest_load_pdptes(uint64_t cr3, unsigned maxphyaddr);
+/* The same without looking at them: VM entry will. */
+void guest_copy_pdptes(uint64_t cr3);
 
-/* Moves RIP behind the instruction that exited and ends what it ends (blocking by STI and MOV SS; single-step trap). */
-void guest_skip(void);
+/*
+ * Ends the instruction that exited as the processor ends one: RIP behind it, RF cleared, blocking by STI and MOV SS over, a single
+ * step's trap pending, and for the monitor trap flag an exit to the guest hypervisor.
+ */
+void guest_skip(struct cpu *cpu);
 /* The same for an instruction of `length` bytes, where the processor did not say. */
-void guest_skip_bytes(uint64_t length);
-/* The same where RFLAGS and whether the guest is in 64-bit mode are known already. */
-void guest_skip_known(uint64_t length, uint64_t rflags, bool mode_64);
-/* Injects a fault at the next entry. error: NO_ERROR_CODE or the code. #PF: CR2 is set by the caller. */
-void guest_fault(enum vector vector, int64_t error);
+void guest_skip_bytes(struct cpu *cpu, uint64_t length);
+/* The same where RFLAGS, as the instruction leaves them, and whether the guest is in 64-bit mode are known already. */
+void guest_skip_known(struct cpu *cpu, uint64_t length, uint64_t rflags, bool mode_64);
+/* The instruction has accessed memory, `size` bytes: data breakpoints that this meets trap at its end. Before guest_skip. */
+void guest_note_access(uint64_t linear, unsigned size, enum guest_use use);
+
+/*
+ * The instruction that exited, or the delivery of the event that the exit interrupted, raises an exception: it goes to whom it belongs,
+ * which may be the guest hypervisor, or to a double fault, or to shutdown. error: NO_ERROR_CODE or the code.
+ */
+void guest_fault(struct cpu *cpu, enum vector vector, int64_t error);
+void guest_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error);
+/* Injects an exception at the next entry, whoever intercepts what. */
+void guest_inject(enum vector vector, int64_t error);
+/* A triple fault: of the guest hypervisor, and the machine resets; or of the nested guest, and the guest hypervisor gets the exit. */
+void guest_shutdown(struct cpu *cpu);
 /*
  * An exit that came while an event was being delivered: delivers it again at the next entry. SDM 3,
  * "Information for VM Exits During Event Delivery". True if there was one.
  */
 bool guest_redeliver(struct cpu *cpu);
+/*
+ * After an exit in the middle of an instruction or a delivery whose reason is gone (an EPT violation, a full log; the qualification is
+ * the exit's): goes on as if it had not come.
+ */
+void guest_continue(struct cpu *cpu, uint64_t qualification);
 /* Outside SMM nothing blocks SMIs, and an entry that says so fails. SDM 3, "Checks on Guest Non-Register State". */
 void guest_unblock_smi(void);
 /* CPL: DPL of SS. */

@@ -81,7 +81,7 @@ static bool fault(struct state *s, uint64_t cause)
     return false;
 }
 
-/* Guest-physical memory, or NULL with the result set. */
+/* An entry of a paging structure, or NULL with the result set. */
 static void *reach(struct state *s, uint64_t gpa, enum guest_use use)
 {
     void *pointer = s->memory->pointer(s->memory->context, gpa, use);
@@ -89,6 +89,7 @@ static void *reach(struct state *s, uint64_t gpa, enum guest_use use)
         s->walk.result = WALK_NO_GPA;
         s->walk.gpa = gpa;
         s->walk.use = use;
+        s->walk.in_table = true;
     }
     return pointer;
 }

@@ -50,6 +50,7 @@ struct walk {
     uint64_t linear; /* the address that was being translated */
     uint32_t error;  /* PFERR_ bits */
     enum guest_use use;
+    bool in_table; /* WALK_NO_GPA: gpa is that of an entry of a paging structure */
 };
 
 /*

@@ -263,12 +263,12 @@ void msr_handle_read(struct cpu *cpu, uint32_t reason)
     (void)reason;
     uint64_t value;
     if (!msr_read((uint32_t)cpu->regs[GPR_RCX], &value)) {
-        guest_fault(VECTOR_GP, 0);
+        guest_fault(cpu, VECTOR_GP, 0);
         return;
     }
     cpu->regs[GPR_RAX] = (uint32_t)value;
     cpu->regs[GPR_RDX] = value >> 32;
-    guest_skip();
+    guest_skip(cpu);
 }
 
 void msr_handle_write(struct cpu *cpu, uint32_t reason)
@@ -276,7 +276,7 @@ void msr_handle_write(struct cpu *cpu, uint32_t reason)
     (void)reason;
     uint64_t value = cpu->regs[GPR_RDX] << 32 | (uint32_t)cpu->regs[GPR_RAX];
     if (msr_write((uint32_t)cpu->regs[GPR_RCX], value))
-        guest_skip();
+        guest_skip(cpu);
     else
-        guest_fault(VECTOR_GP, 0);
+        guest_fault(cpu, VECTOR_GP, 0);
 }

@@ -3,60 +3,20 @@
  */
 #include "core/guest/task_access.h"
 
+#include "core/guest/fault.h"
 #include "core/lib/vmx.h"
 
 #define SELECTOR_INDEX_TI 0xfffcu
-#define ERROR_EXT 1u
 #define DESCRIPTOR_SIZE 8
 #define DESCRIPTOR_RIGHTS 5 /* offset of the byte with type, S, DPL and P */
 #define DESCRIPTOR_G BIT(55)
-#define VECTOR_VE 20
-#define VECTOR_CP 21
 
-/* SDM 3, "Conditions for Generating a Double Fault". */
-enum fault_class { FAULT_BENIGN, FAULT_CONTRIBUTORY, FAULT_PAGE, FAULT_DOUBLE };
-
-static enum fault_class fault_class(unsigned vector)
-{
-    switch (vector) {
-    case VECTOR_DE:
-    case VECTOR_TS:
-    case VECTOR_NP:
-    case VECTOR_SS:
-    case VECTOR_GP:
-    case VECTOR_CP:
-        return FAULT_CONTRIBUTORY;
-    case VECTOR_PF:
-    case VECTOR_VE:
-        return FAULT_PAGE;
-    case VECTOR_DF:
-        return FAULT_DOUBLE;
-    default:
-        return FAULT_BENIGN;
-    }
-}
-
-/* The class of the exception whose delivery makes this switch. */
-static enum fault_class event_class(const struct task_request *request)
-{
-    if (!(request->event & INTR_VALID) || (request->event & INTR_TYPE_MASK) != INTR_TYPE_HW_EXCEPTION)
-        return FAULT_BENIGN;
-    return fault_class(request->event & INTR_VECTOR_MASK);
-}
-
-/* Faults of a task switch are contributory ones or page faults: never benign. */
 static bool fault_raise(struct task *t, enum vector vector, uint32_t error)
 {
-    enum fault_class first = event_class(t->request), second = fault_class(vector);
-    t->result.kind = TASK_FAULTED;
-    t->result.vector = vector;
-    t->result.error = error;
-    if (first == FAULT_DOUBLE) {
-        t->result.kind = TASK_SHUTDOWN;
-    } else if (first == FAULT_PAGE || (first == FAULT_CONTRIBUTORY && second == FAULT_CONTRIBUTORY)) {
-        t->result.vector = VECTOR_DF;
-        t->result.error = 0;
-    }
+    struct fault fault = fault_combine(t->request->event, (struct fault){ .vector = vector, .error = error });
+    t->result.kind = fault.shutdown ? TASK_SHUTDOWN : TASK_FAULTED;
+    t->result.vector = fault.vector;
+    t->result.error = (uint32_t)fault.error;
     return false;
 }
 
@@ -67,17 +27,12 @@ bool task_event_software(const struct task_request *request)
            (type == INTR_TYPE_SW_INTR || type == INTR_TYPE_SW_EXCEPTION || type == INTR_TYPE_PRIV_SW_EXCEPTION);
 }
 
-/* SDM 3, "Error Code". INT1 counts as external there. */
-bool task_event_external(const struct task_request *request)
-{
-    uint64_t type = request->event & INTR_TYPE_MASK;
-    return (request->event & INTR_VALID) && type != INTR_TYPE_SW_INTR && type != INTR_TYPE_SW_EXCEPTION;
-}
+bool task_event_external(const struct task_request *request) { return fault_event_external(request->event); }
 
 bool task_fault(struct task *t, enum vector vector, uint16_t selector)
 {
     uint32_t error = selector & SELECTOR_INDEX_TI;
-    return fault_raise(t, vector, error | (task_event_external(t->request) ? ERROR_EXT : 0));
+    return fault_raise(t, vector, error | (task_event_external(t->request) ? FAULT_ERROR_EXT : 0));
 }
 
 /*

@@ -12,8 +12,6 @@
 #define QUAL_SELECTOR 0xffffull
 #define QUAL_SOURCE_SHIFT 30
 #define QUAL_SOURCE_MASK 3
-#define DEBUGCTL_LBR BIT(0)
-#define DEBUGCTL_BTF BIT(1)
 #define DR6_BT BIT(15)
 
 /* task_switch_dr6.S: sets bits in DR6, which is the guest's while Strata runs. */
@@ -91,14 +89,14 @@ static void inject_debug_trap(void)
 {
     task_switch_dr6_set(DR6_BT);
     vmwrite(GUEST_DEBUGCTL, vmread(GUEST_DEBUGCTL) & ~(DEBUGCTL_LBR | DEBUGCTL_BTF));
-    guest_fault(VECTOR_DB, NO_ERROR_CODE);
+    guest_inject(VECTOR_DB, NO_ERROR_CODE);
 }
 
 static void inject_fault(const struct task_result *result)
 {
     if (result->page_fault)
         hw_write_cr2(result->linear);
-    guest_fault(result->vector, result->error);
+    guest_inject(result->vector, result->error);
 }
 
 static struct task_request request_read(void)
@@ -128,9 +126,8 @@ void task_switch_handle(struct cpu *cpu, uint32_t reason)
         return;
     }
     if (result.kind == TASK_SHUTDOWN) {
-        log_error("the guest took a triple fault on CPU %u, switching to task %xh: resetting the machine", cpu->index,
-                  request.selector);
-        machine_reset();
+        guest_shutdown(cpu);
+        return;
     }
     if (result.committed)
         state_write(cpu, &state);

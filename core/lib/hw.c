@@ -181,11 +181,30 @@ READ_REGISTER(cr0, "cr0")
 READ_REGISTER(cr2, "cr2")
 READ_REGISTER(cr3, "cr3")
 READ_REGISTER(cr4, "cr4")
-READ_REGISTER(dr7, "dr7")
 WRITE_REGISTER(cr0, "cr0")
 WRITE_REGISTER(cr2, "cr2")
 WRITE_REGISTER(cr3, "cr3")
 WRITE_REGISTER(cr4, "cr4")
+
+uint64_t hw_read_breakpoint(unsigned number)
+{
+    uint64_t value;
+    switch (number) {
+    case 0:
+        __asm__ volatile("mov %%dr0, %0" : "=r"(value));
+        break;
+    case 1:
+        __asm__ volatile("mov %%dr1, %0" : "=r"(value));
+        break;
+    case 2:
+        __asm__ volatile("mov %%dr2, %0" : "=r"(value));
+        break;
+    default:
+        __asm__ volatile("mov %%dr3, %0" : "=r"(value));
+        break;
+    }
+    return value;
+}
 
 uint64_t hw_xgetbv(uint32_t index)
 {

@@ -54,7 +54,8 @@ uint64_t hw_read_cr3(void);
 void hw_write_cr3(uint64_t value);
 uint64_t hw_read_cr4(void);
 void hw_write_cr4(uint64_t value);
-uint64_t hw_read_dr7(void);
+/* DR0..DR3, by number: the guest's, while Strata runs, too. */
+uint64_t hw_read_breakpoint(unsigned number);
 uint64_t hw_xgetbv(uint32_t index);
 /* False when the value raised #GP. */
 bool hw_xsetbv_try(uint32_t index, uint64_t value);

@@ -108,6 +108,10 @@
 #define BLOCKING_SMI BIT(2)
 #define BLOCKING_NMI BIT(3)
 
+/* Pending debug exceptions; bits 3:0: the breakpoint was met */
+#define PENDING_DEBUG_ENABLED BIT(12) /* one of them is enabled in DR7 */
+#define PENDING_DEBUG_BS BIT(14)
+
 /* Activity state */
 enum activity { ACTIVITY_ACTIVE = 0, ACTIVITY_HLT = 1, ACTIVITY_SHUTDOWN = 2, ACTIVITY_WAIT_SIPI = 3 };
 

@@ -70,15 +70,22 @@ enum vector {
     VECTOR_DB = 1,
     VECTOR_NMI = 2,
     VECTOR_BP = 3,
+    VECTOR_OF = 4,
+    VECTOR_BR = 5,
     VECTOR_UD = 6,
+    VECTOR_NM = 7,
     VECTOR_DF = 8,
     VECTOR_TS = 10,
     VECTOR_NP = 11,
     VECTOR_SS = 12,
     VECTOR_GP = 13,
     VECTOR_PF = 14,
+    VECTOR_MF = 16,
     VECTOR_AC = 17,
     VECTOR_MC = 18,
+    VECTOR_XM = 19,
+    VECTOR_VE = 20,
+    VECTOR_CP = 21,
 };
 
 #define PFERR_PRESENT BIT(0)
@@ -87,6 +94,19 @@ enum vector {
 #define PFERR_RESERVED BIT(3)
 #define PFERR_FETCH BIT(4)
 #define PFERR_PKEY BIT(5)
+
+/* DR7: what enables breakpoints 0..3 (L and G), and for each of them when it is met and its length less 1. */
+#define DR7_ENABLED_MASK 0xffull
+#define DR7_FIELDS_SHIFT 16
+#define DR7_FIELD_BITS 4
+#define DR7_WHEN_MASK 3ull
+#define DR7_WHEN_WRITE 1
+#define DR7_WHEN_ACCESS 3
+#define DR7_LENGTH_SHIFT 2
+#define BREAKPOINTS 4
+
+#define DEBUGCTL_LBR BIT(0)
+#define DEBUGCTL_BTF BIT(1)
 
 #define MSR_TSC 0x10
 #define MSR_APIC_BASE 0x1b

@@ -1,4 +1,4 @@
-/* sources: core/guest/task.c core/guest/task_access.c core/guest/task_segments.c core/guest/guest_walk.c */
+/* sources: core/guest/task.c core/guest/task_access.c core/guest/fault.c core/guest/task_segments.c core/guest/guest_walk.c */
 /*
  * Task switches on values that succeed: what is saved and loaded.
  */

@@ -1,4 +1,4 @@
-/* sources: core/guest/task.c core/guest/task_access.c core/guest/task_segments.c core/guest/guest_walk.c */
+/* sources: core/guest/task.c core/guest/task_access.c core/guest/fault.c core/guest/task_segments.c core/guest/guest_walk.c */
 /*
  * Faults of task switches: each with its error code and the task that it is raised in, and that a fault in the old task has
  * changed nothing.

@@ -1,4 +1,4 @@
-/* sources: checks core/guest/task_switch.c core/guest/task.c core/guest/task_access.c core/guest/task_segments.c core/guest/guest.c core/guest/guest_walk.c */
+/* sources: checks core/guest/task_switch.c core/guest/task.c core/guest/task_access.c core/guest/fault.c core/guest/task_segments.c core/guest/guest.c core/guest/guest_walk.c */
 /*
  * The exit handler for task switches on the fake machine: what becomes of VMCS fields, and that whatever a guest puts into
  * its tables the processor accepts what the handler leaves.
@@ -15,6 +15,7 @@
 #include "core/guest/guest_memory.h"
 #include "core/lib/log.h"
 #include "core/memory/mem.h"
+#include "core/upcall.h"
 #include "tests/host/machine/fake_hw.h"
 #include "tests/host/machine/sample_vmcs.h"
 #include "tests/host/support/support.h"
@@ -48,6 +49,12 @@ void task_switch_dr6_set(uint64_t bits);
 void task_switch_dr6_set(uint64_t bits) { dr6 |= bits; }
 
 _Noreturn void machine_reset(void) { longjmp(reset, 1); }
+bool nested_fault(struct cpu *c, const struct fault *fault)
+{
+    panic("test: exception %d, CPU %u", (int)fault->vector, c->index);
+}
+void nested_shutdown(struct cpu *c) { panic("test: shutdown, CPU %u", c->index); }
+void nested_retired(struct cpu *c) { panic("test: an instruction, CPU %u", c->index); }
 
 void log_line(enum log_level level, const char *format, ...) { (void)level, (void)format; }
 

@@ -31,7 +31,7 @@ static struct {
     } leaves[MAX_LEAVES];
     int leaf_count;
     uint8_t ports[PORTS];
-    uint64_t cr[FAKE_CPUS][5], xcr0[FAKE_CPUS], tsc;
+    uint64_t cr[FAKE_CPUS][5], xcr0[FAKE_CPUS], breakpoints[FAKE_CPUS][BREAKPOINTS], tsc;
     int cpu;
 } machine_state;
 #define M machine_state
@@ -260,7 +260,9 @@ uint64_t hw_read_cr3(void) { return M.cr[M.cpu][3]; }
 void hw_write_cr3(uint64_t value) { cr_write(3, value); }
 uint64_t hw_read_cr4(void) { return M.cr[M.cpu][4]; }
 void hw_write_cr4(uint64_t value) { cr_write(4, value); }
-uint64_t hw_read_dr7(void) { return 0x400; }
+void fake_cr2_set(uint64_t value) { M.cr[M.cpu][2] = value; }
+void fake_breakpoint_set(unsigned number, uint64_t address) { M.breakpoints[M.cpu][number] = address; }
+uint64_t hw_read_breakpoint(unsigned number) { return M.breakpoints[M.cpu][number]; }
 uint64_t hw_xgetbv(uint32_t index) { return index == 0 ? M.xcr0[M.cpu] : 0; }
 
 bool hw_xsetbv_try(uint32_t index, uint64_t value)

@@ -125,6 +125,9 @@ void fake_cpuid_set(uint32_t leaf, uint32_t subleaf, struct cpuid_regs regs);
 /* The time-stamp counter: what the next hw_rdtsc gives. */
 void fake_tsc_set(uint64_t tsc);
 void fake_port_set(uint16_t port, uint8_t value);
+/* DR0..DR3 of the selected processor, by number; CR2. */
+void fake_breakpoint_set(unsigned number, uint64_t address);
+void fake_cr2_set(uint64_t value);
 
 /*
  * Something arrives (an NMI, a machine check) after n more privileged operations: arrives is called once. NULL: nothing any more. With

@@ -4,6 +4,7 @@
  */
 #include "tests/host/machine/fake_vmcs.h"
 
+#include "core/guest/guest.h"
 #include "core/memory/mem.h"
 #include "tests/host/machine/processor_checks.h"
 #include "tests/host/support/support.h"
@@ -368,7 +369,21 @@ static bool link_holds(const struct active *vmcs)
     return (region_at(link)->header & VMX_BASIC_REVISION_MASK) == revision && is_shadow(link) == shadowing;
 }
 
-/* The guest state but for the link pointer, and then that. */
+/* SDM 3, "Checks on Guest Page-Directory-Pointer-Table Entries", with EPT: the fields. */
+static const struct check_rule pdpte_rule = { "PDPTEs", CHECK_ALL, ENTRY_FAIL_PDPTE, FIELD_GUEST_PDPTE0, NULL, NULL };
+
+static bool pdptes_hold(const struct active *vmcs)
+{
+    const uint64_t *v = vmcs->values;
+    bool ept = v[FIELD_PROC_CONTROLS] & PROC_SECONDARY && v[FIELD_PROC2_CONTROLS] & PROC2_EPT;
+    bool pae = v[FIELD_GUEST_CR0] & CR0_PG && v[FIELD_GUEST_CR4] & CR4_PAE && !(v[FIELD_ENTRY_CONTROLS] & ENTRY_IA32E);
+    for (int i = 0; ept && pae && i < PDPTES; i++)
+        if (!pdpte_valid(v[FIELD_GUEST_PDPTE0 + i], fake_caps.maxphyaddr))
+            return false;
+    return true;
+}
+
+/* The guest state but for link pointer and PDPTEs, and then those. */
 static const struct check_rule *guest_check(const struct active *vmcs)
 {
     uint64_t values[FIELD_COUNT];
@@ -377,7 +392,9 @@ static const struct check_rule *guest_check(const struct active *vmcs)
     memcpy(values, vmcs->values, sizeof(values));
     values[FIELD_VMCS_LINK_POINTER] = FAKE_NO_VMCS;
     const struct check_rule *rule = check_guest_state(&view);
-    return rule || link_holds(vmcs) ? rule : &link_rule;
+    if (rule)
+        return rule;
+    return !link_holds(vmcs) ? &link_rule : pdptes_hold(vmcs) ? NULL : &pdpte_rule;
 }
 
 struct fake_entry fake_enter(enum fake_instruction instruction)

@@ -24,7 +24,6 @@
 #define TYPE_BUSY_TSS32 11ull
 #define TABLE_LIMIT_MASK 0xffffull
 #define DEBUGCTL_VALID 0xffc3ull /* LBR, BTF, bits 15:6 */
-#define DEBUGCTL_BTF BIT(1)
 #define RFLAGS_RESERVED (~0x3fffffull | BIT(15) | BIT(5) | BIT(3))
 #define PENDING_VALID (0xfull | BIT(12) | BIT(14) | BIT(16))
 #define PENDING_BS BIT(14)
