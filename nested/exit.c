@@ -13,16 +13,18 @@
 #include "nested/nested.h"
 #include "x2apic/x2apic.h"
 
-/* A read (write false) or write of msr is what vmcs12 asks an exit for. */
-static bool msr_wanted(const struct vmcs12 *v, uint32_t msr, bool write)
+/*
+ * A read (write false) or write of msr is what vmcs12 asked an exit for: its bitmap as it was merged for the processor, not as it is now.
+ */
+static bool msr_wanted(const struct nested_slot *slot, uint32_t msr, bool write)
 {
-    if (!(v->soft[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP))
+    if (!(slot->v.soft[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP))
         return true;
-    bool high = msr >= 0xc0000000;
-    uint32_t index = high ? msr - 0xc0000000 : msr;
+    bool high = msr >= MSR_BITMAP_HIGH_FIRST;
+    uint32_t index = high ? msr - MSR_BITMAP_HIGH_FIRST : msr;
     if (index >= MSR_BITMAP_PART_MSRS)
         return true;
-    const uint8_t *bitmap = gpa1_ptr(gpa1(v->soft[FIELD_MSR_BITMAP]));
+    const uint8_t *bitmap = hpa_ptr(slot->msr.seen);
     uint32_t part = write ? (high ? MSR_BITMAP_WRITE_HIGH : MSR_BITMAP_WRITE_LOW)
                           : (high ? MSR_BITMAP_READ_HIGH : MSR_BITMAP_READ_LOW);
     return bitmap[part + index / 8] >> (index % 8) & 1;
@@ -33,7 +35,7 @@ static void handle_msr(struct cpu *cpu, uint32_t reason)
 {
     const struct nested_slot *slot = cpu->nested->current;
     bool write = reason == REASON_wrmsr;
-    if (msr_wanted(&slot->v, (uint32_t)cpu->regs[GPR_RCX], write))
+    if (msr_wanted(slot, (uint32_t)cpu->regs[GPR_RCX], write))
         reflect(cpu);
     else if (write)
         msr_handle_write(cpu, reason);
@@ -128,9 +130,9 @@ static void handle_misconfig(struct cpu *cpu)
 {
     struct nested_slot *slot = cpu->nested->current;
     gpa2_t addr = gpa2(vmread(GUEST_PHYSICAL_ADDR));
-    if (!slot->root)
-        panic("ept01 has a misconfigured entry for %llx", (unsigned long long)addr.v);
-    if (ept02_misconfig(&cpu->nested->ept02, slot->root, addr) == EPT02_MISCONFIG12)
+    if (!slot->root) /* ept01 has none */
+        guest_refuse(cpu);
+    else if (ept02_misconfig(&cpu->nested->ept02, slot->root, addr) == EPT02_MISCONFIG12)
         reflect(cpu);
     else
         guest_redeliver(cpu);
@@ -162,7 +164,9 @@ OUT_OF_LINE void nested_exit(struct cpu *cpu, uint32_t reason)
         reflect(cpu);
         return;
     }
-    count(cpu, COUNT_EXIT_L3 + reason % REASON_COUNT);
+    /* Bits above it say more about the exit, for L2 alone, which has them in vmcs12. */
+    reason &= (uint32_t)REASON_BASIC_MASK;
+    count(cpu, reason < REASON_COUNT ? COUNT_EXIT_L3 + reason : COUNT_EXIT_UNKNOWN);
     vmcs12_info_of_exit(&slot->v);
     slot->v.launched = slot->v.vmcs02.launched = true;
     switch (reason) {

@@ -46,8 +46,7 @@ static void init_slots(struct cpu *cpu, struct nested *n)
     for (unsigned i = 0; i < OWNER_SLOTS; i++) {
         struct nested_slot *slot = &n->slots[i];
         slot->v.vmcs02.region = pool_alloc(&cpu->pool);
-        slot->msr.page = pool_alloc(&cpu->pool);
-        if (!slot->v.vmcs02.region.v || !slot->msr.page.v)
+        if (!slot->v.vmcs02.region.v || !bitmap_pages_ready(cpu, &slot->msr))
             panic("a CPU's memory does not hold %u nested VMCSs", OWNER_SLOTS);
         owner_add(&n->owner, &slot->v);
     }

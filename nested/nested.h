@@ -14,7 +14,7 @@
 
 /* A bitmap of vmcs02: see bitmap.c. */
 struct merged_bitmap {
-    hpa_t seen; /* the guest hypervisor's page as it was merged; 0: not kept */
+    hpa_t seen; /* the guest hypervisor's page as it was merged: what decided an exit decides its route */
     bool seen_valid;
     hpa_t page;               /* merged */
     struct watch_page *watch; /* the guest hypervisor's page; NULL: its changes go unnoticed */
@@ -84,6 +84,8 @@ void nested_shadowing(bool in_vmx);
 extern struct ept_shared *nested_ept_shared;
 
 /* --- bitmap.c: merged bitmaps; vmcs02 is current --- */
+/* Takes its pages from the CPU's pool, if it has not done so. False: there are none. */
+bool bitmap_pages_ready(struct cpu *cpu, struct merged_bitmap *m);
 bool bitmap_refresh(struct cpu *cpu, struct merged_bitmap *m, gpa1_t source, hpa_t want1); /* true: it changed */
 /* What is merged is stale: the slot is free, or the bitmap is another one. */
 void bitmap_forget(struct merged_bitmap *m);

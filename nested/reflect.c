@@ -179,7 +179,7 @@ static uint32_t blocking_after(const struct nested *n, const struct nested_slot 
 {
     if (reason & REASON_ENTRY_FAILURE) /* L3's state was never loaded */
         return n->blocking & (uint32_t)BLOCKING_NMI;
-    bool nmi = reason == REASON_exception_nmi &&
+    bool nmi = (reason & REASON_BASIC_MASK) == REASON_exception_nmi &&
                (vmcs12_info(&slot->v, FIELD_EXIT_INTR_INFO) & INTR_TYPE_MASK) == INTR_TYPE_NMI;
     if (nmi)
         return (uint32_t)BLOCKING_NMI;
@@ -195,7 +195,9 @@ void reflect(struct cpu *cpu)
     struct vmcs12 *v = &slot->v;
     uint32_t reason = (uint32_t)vmcs12_info(v, FIELD_EXIT_REASON);
     struct exit_state from = { 0, 0, blocking_after(n, slot, reason) };
-    count(cpu, COUNT_REFLECT + (uint32_t)(reason & REASON_BASIC_MASK) % REASON_COUNT);
+    uint32_t basic = reason & (uint32_t)REASON_BASIC_MASK;
+    if (basic < REASON_COUNT)
+        count(cpu, COUNT_REFLECT + basic);
     if (machine.barriers & BARRIER_IBPB)
         barrier_reflection(cpu);
     if (cpu->nmi_virtual)
@@ -203,7 +205,7 @@ void reflect(struct cpu *cpu)
     uint64_t load_both = EXIT_LOAD_EFER | EXIT_LOAD_PAT;
     enum inherited inherited = NOTHING;
     if ((v->soft[FIELD_EXIT_CONTROLS] & load_both) != load_both)
-        inherited = reason == (REASON_entry_guest_state | REASON_ENTRY_FAILURE) ? FROM_L2 : FROM_L3;
+        inherited = basic == REASON_entry_guest_state && (reason & REASON_ENTRY_FAILURE) ? FROM_L2 : FROM_L3;
     if (inherited == FROM_L3)
         read_msrs(&from);
     if (slot->flags && !special_exit(cpu, slot, reason & REASON_ENTRY_FAILURE))
@@ -269,7 +271,8 @@ void reflect_exception(struct cpu *cpu, const struct fault *fault)
         info |= INTR_ERROR_VALID;
         vmcs12_set_info(v, FIELD_EXIT_INTR_ERROR, (uint64_t)fault->error);
     }
-    bool access = vmread(EXIT_REASON) == REASON_ept_violation, delivery = vmread(IDT_VECTORING_INFO) & INTR_VALID;
+    bool access = (vmread(EXIT_REASON) & REASON_BASIC_MASK) == REASON_ept_violation,
+         delivery = vmread(IDT_VECTORING_INFO) & INTR_VALID;
     if (access && !delivery && (vmread(EXIT_QUALIFICATION) & EPT_QUAL_NMI_UNBLOCK))
         info |= INTR_NMI_UNBLOCK;
     if (fault->vector == VECTOR_DF)

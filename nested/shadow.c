@@ -20,11 +20,7 @@ static void shadowing_off(struct nested_slot *slot)
 /* The merged bitmaps' pages. False: no memory; then every VMREAD and VMWRITE of L3 exits. */
 static bool pages_ready(struct cpu *cpu, struct nested_slot *slot)
 {
-    if (!slot->vmread.page.v)
-        slot->vmread.page = pool_alloc(&cpu->pool);
-    if (!slot->vmwrite.page.v)
-        slot->vmwrite.page = pool_alloc(&cpu->pool);
-    return slot->vmread.page.v && slot->vmwrite.page.v;
+    return bitmap_pages_ready(cpu, &slot->vmread) && bitmap_pages_ready(cpu, &slot->vmwrite);
 }
 
 void shadow_enter(struct cpu *cpu, struct nested_slot *slot)
@@ -60,13 +56,17 @@ void shadow_enter(struct cpu *cpu, struct nested_slot *slot)
 }
 
 /* L2 wants the exit: shadowing is off, the encoding is beyond the bitmaps, or its bit is set. SDM 3, "VMREAD", "VMWRITE". */
-static bool wanted_by_l2(const struct vmcs12 *v, uint64_t encoding, bool write)
+static bool wanted_by_l2(const struct nested_slot *slot, uint64_t encoding, bool write)
 {
+    const struct vmcs12 *v = &slot->v;
     bool shadowing = (v->soft[FIELD_PROC_CONTROLS] & PROC_SECONDARY) &&
                      (v->soft[FIELD_PROC2_CONTROLS] & PROC2_SHADOW_VMCS);
     if (!shadowing || encoding >> 15)
         return true;
-    const uint8_t *bitmap = gpa1_ptr(gpa1(v->soft[write ? FIELD_VMWRITE_BITMAP : FIELD_VMREAD_BITMAP]));
+    /* As the processor had it; without a shadow VMCS every access exits, and this is the first look. */
+    const struct merged_bitmap *m = write ? &slot->vmwrite : &slot->vmread;
+    const uint8_t *bitmap = slot->link ? hpa_ptr(m->seen)
+                                       : gpa1_ptr(gpa1(v->soft[write ? FIELD_VMWRITE_BITMAP : FIELD_VMREAD_BITMAP]));
     return bitmap[encoding >> 3] >> (encoding & 7) & 1;
 }
 
@@ -109,7 +109,7 @@ bool shadow_emulate(struct cpu *cpu, uint32_t reason)
     struct nested_slot *slot = cpu->nested->current;
     bool write = reason == REASON_vmwrite;
     struct insn i = insn_of_l3(cpu);
-    if (wanted_by_l2(&slot->v, insn_reg2(i), write))
+    if (wanted_by_l2(slot, insn_reg2(i), write))
         return false;
     gpa1_t region = gpa1(slot->v.soft[FIELD_VMCS_LINK_POINTER]);
     if (guest_cpl()) {

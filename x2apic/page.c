@@ -7,6 +7,7 @@
 #include "core/guest/guest_memory.h"
 #include "core/cpu/lapic.h"
 #include "core/cpu/machine.h"
+#include "core/memory/ept.h"
 #include "core/upcall.h"
 #include "x2apic/store_decode.h"
 #include "x2apic/x2apic.h"
@@ -80,6 +81,9 @@ static bool emulate(struct cpu *cpu, const struct guest_memory *memory)
         return false;
     struct guest_paging paging = guest_paging_state();
     struct store s = store_decode(code, fetch(&paging, memory, code), code_size());
+    uint64_t made = s.kind == STORE_LOAD ? EPT_QUAL_READ : EPT_QUAL_WRITE;
+    if (s.kind > STORE_TRUNCATED && !(vmread(EXIT_QUALIFICATION) & made))
+        return true; /* the code has changed since: the guest tries again */
     uint32_t offset = page_offset(cpu, &s);
     switch (s.kind) {
     case STORE_REGISTER:

@@ -416,6 +416,8 @@ void watch_cpu_init(struct cpu *cpu)
 
 void watch_log_full(struct cpu *cpu)
 {
+    if (!cpu->watch_log)
+        return;
     lock();
     drain_log(cpu->watch_log);
     log_restart(cpu->watch_log);

@@ -16,6 +16,7 @@
 #define CR_TYPE_MOV_TO 0
 #define CR0_RESERVED                                                                                                   \
     (~(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG))
+#define TYPE_TSS_BUSY 11u /* of 32 bits, and in IA-32e mode of 64 */
 #define CR4_PDPTE_RELOAD (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)
 
 static bool long_mode_enabled(void) { return vmread(GUEST_EFER) & EFER_LME; }
@@ -37,6 +38,12 @@ static void set_long_mode_active(bool on)
     vmwrite(ENTRY_CONTROLS, on ? entry | ENTRY_IA32E : entry & ~ENTRY_IA32E);
 }
 
+/* SDM 3, "IA-32e Mode System Data Structure Consistency Checks". */
+static bool may_enter_ia32e(uint64_t cr4)
+{
+    return (cr4 & CR4_PAE) && !(vmread(GUEST_CS_AR) & AR_L) && (vmread(GUEST_TR_AR) & AR_TYPE_MASK) == TYPE_TSS_BUSY;
+}
+
 static bool write_cr0(struct cpu *cpu, uint64_t value)
 {
     uint64_t old = vmread(GUEST_CR0), cr4 = vmread(GUEST_CR4);
@@ -47,8 +54,10 @@ static bool write_cr0(struct cpu *cpu, uint64_t value)
         return false;
     if (nested_in_vmx(cpu) && (vmx_caps_msr(&machine.hw, MSR_VMX_CR0_FIXED0) & ~value))
         return false;
+    if ((cr4 & CR4_CET) && !(value & CR0_WP))
+        return false;
     bool was_on = old & CR0_PG, on = value & CR0_PG;
-    if (!was_on && on && long_mode_enabled() && (!(cr4 & CR4_PAE) || (vmread(GUEST_CS_AR) & AR_L)))
+    if (!was_on && on && long_mode_enabled() && !may_enter_ia32e(cr4))
         return false;
     if (was_on && !on && (guest_is_64bit() || (cr4 & CR4_PCIDE)))
         return false;
@@ -93,8 +102,10 @@ void cr_handle_access(struct cpu *cpu, uint32_t reason)
     (void)reason;
     uint64_t qualification = vmread(EXIT_QUALIFICATION);
     unsigned number = qualification & CR_QUAL_NUMBER, type = qualification >> CR_QUAL_TYPE_SHIFT & 3;
-    if (type != CR_TYPE_MOV_TO || (number != 0 && number != 4))
-        panic("control-register access %llx exits though Strata owns no such bit", (unsigned long long)qualification);
+    if (type != CR_TYPE_MOV_TO || (number != 0 && number != 4)) { /* Strata owns no bit that they reach */
+        guest_refuse(cpu);
+        return;
+    }
     uint64_t value = operand(cpu, qualification);
     if (!(number == 0 ? write_cr0(cpu, value) : write_cr4(cpu, value))) {
         guest_fault(cpu, VECTOR_GP, 0);

@@ -76,6 +76,22 @@ static void handle_pml_full(struct cpu *cpu, uint32_t reason)
     guest_continue(cpu, vmread(EXIT_QUALIFICATION));
 }
 
+/* An error of the processor while it entered the guest: the guest gets it. Else vmcs01 itself is wrong, and that ends the guest. */
+static void handle_failed_entry(struct cpu *cpu, uint32_t reason)
+{
+    if ((reason & REASON_BASIC_MASK) == REASON_entry_machine_check) {
+        cpu->machine_check_pending = cpu->event_pending = 1;
+        return;
+    }
+    log_error(
+        "entry of the guest on CPU %u failed: reason %xh, qualification %llx, RIP %llx, CR0 %llx, CR4 %llx, EFER %llx: "
+        "resetting the machine",
+        cpu->index, reason, (unsigned long long)vmread(EXIT_QUALIFICATION), (unsigned long long)vmread(GUEST_RIP),
+        (unsigned long long)vmread(GUEST_CR0), (unsigned long long)vmread(GUEST_CR4),
+        (unsigned long long)vmread(GUEST_EFER));
+    machine_reset();
+}
+
 static exit_handler *const handlers[REASON_COUNT] = {
     [REASON_exception_nmi] = handle_exception,
     [REASON_triple_fault] = handle_triple_fault,
@@ -108,6 +124,24 @@ static exit_handler *const handlers[REASON_COUNT] = {
     [REASON_pml_full] = handle_pml_full,
 };
 
+/*
+ * Reasons that have no handler, and those with bits above the basic reason (enclave mode, a bus lock, and what later processors will say),
+ * which change nothing here.
+ */
+static OUT_OF_LINE void handle_unusual(struct cpu *cpu, uint32_t reason)
+{
+    uint32_t basic = reason & (uint32_t)REASON_BASIC_MASK;
+    if (reason & REASON_ENTRY_FAILURE) {
+        handle_failed_entry(cpu, reason);
+    } else if (basic < REASON_COUNT && handlers[basic]) {
+        count(cpu, COUNT_EXIT_L2 + basic);
+        handlers[basic](cpu, basic);
+    } else {
+        count(cpu, basic < REASON_COUNT ? COUNT_EXIT_L2 + basic : COUNT_EXIT_UNKNOWN);
+        guest_refuse(cpu);
+    }
+}
+
 /* Before any entry: what other CPUs (or this one) changed of ept01 is taken notice of. */
 static inline __attribute__((always_inline)) bool ready(struct cpu *cpu)
 {
@@ -131,9 +165,10 @@ bool exit_dispatch(struct cpu *cpu)
     }
     cpu->last_exits[cpu->last_exit_count++ % LAST_EXITS] = last;
     cpu->vmcs01.launched = true;
-    if (reason >= REASON_COUNT || !handlers[reason])
-        panic("exit with reason %xh, qualification %llx, that vmcs01 does not ask for", reason,
-              (unsigned long long)vmread(EXIT_QUALIFICATION));
+    if (reason >= REASON_COUNT || !handlers[reason]) {
+        handle_unusual(cpu, reason);
+        return ready(cpu);
+    }
     count(cpu, COUNT_EXIT_L2 + reason);
     handlers[reason](cpu, reason);
     return ready(cpu);
@@ -142,7 +177,10 @@ bool exit_dispatch(struct cpu *cpu)
 bool entry_instruction_failed(struct cpu *cpu, bool invalid)
 {
     uint32_t error = invalid ? VMX_FAIL_INVALID : (uint32_t)vmread(VM_INSTRUCTION_ERROR);
-    if (!nested_entry_failed(cpu, error))
-        panic("VM entry of %s failed: VM-instruction error %u", cpu->in_nested ? "vmcs02" : "vmcs01", error);
-    return cpu->current->launched;
+    if (nested_entry_failed(cpu, error))
+        return cpu->current->launched;
+    if (cpu->in_nested)
+        panic("VM entry of vmcs02 failed: VM-instruction error %u", error);
+    log_error("entry of the guest on CPU %u failed: VM-instruction error %u: resetting the machine", cpu->index, error);
+    machine_reset();
 }

@@ -133,6 +133,12 @@ void guest_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error)
     raise(cpu, (struct fault){ .vector = VECTOR_PF, .error = error, .linear = linear });
 }
 
+void guest_refuse(struct cpu *cpu)
+{
+    if (!guest_redeliver(cpu))
+        guest_fault(cpu, VECTOR_UD, NO_ERROR_CODE);
+}
+
 void guest_shutdown(struct cpu *cpu)
 {
     if (cpu->in_nested) {

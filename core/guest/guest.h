@@ -43,6 +43,11 @@ void guest_note_access(uint64_t linear, unsigned size, enum guest_use use);
  */
 void guest_fault(struct cpu *cpu, enum vector vector, int64_t error);
 void guest_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error);
+/*
+ * An exit that nobody asked for, with a reason that nobody knows: what was being delivered comes again, else it was an instruction, and
+ * the guest's processor does not have that.
+ */
+void guest_refuse(struct cpu *cpu);
 /* Injects an exception at the next entry, whoever intercepts what. */
 void guest_inject(enum vector vector, int64_t error);
 /* A triple fault: of the guest hypervisor, and the machine resets; or of the nested guest, and the guest hypervisor gets the exit. */

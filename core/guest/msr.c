@@ -258,11 +258,13 @@ void msr_bitmap_take_icr(uint8_t *bitmap)
 
 void msr_bitmap_release_icr(uint8_t *bitmap) { bitmap_set(bitmap + MSR_BITMAP_WRITE_LOW, MSR_X2APIC_ICR, false); }
 
+/* Exits, of whomever: an MSR that Strata does not know is never accessed in root mode, where some are Strata's own. */
 void msr_handle_read(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
     uint64_t value;
-    if (!msr_read((uint32_t)cpu->regs[GPR_RCX], &value)) {
+    const struct msr_range *range = range_find((uint32_t)cpu->regs[GPR_RCX]);
+    if (!range || !range->read || !range->read((uint32_t)cpu->regs[GPR_RCX], &value)) {
         guest_fault(cpu, VECTOR_GP, 0);
         return;
     }
@@ -275,7 +277,8 @@ void msr_handle_write(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
     uint64_t value = cpu->regs[GPR_RDX] << 32 | (uint32_t)cpu->regs[GPR_RAX];
-    if (msr_write((uint32_t)cpu->regs[GPR_RCX], value))
+    const struct msr_range *range = range_find((uint32_t)cpu->regs[GPR_RCX]);
+    if (range && range->write && range->write((uint32_t)cpu->regs[GPR_RCX], value))
         guest_skip(cpu);
     else
         guest_fault(cpu, VECTOR_GP, 0);

@@ -13,7 +13,10 @@
 #define MSR_BITMAP_PART_MSRS 0x2000
 #define MSR_BITMAP_HIGH_FIRST 0xc0000000u
 
-/* RDMSR/WRMSR as the guest (hypervisor) would see it. False: #GP. */
+/*
+ * An MSR in a list of the guest hypervisor's (SDM 3, "MSR areas"): as if it had executed RDMSR or WRMSR, which for MSRs that are not
+ * Strata's does not exit. False: #GP.
+ */
 bool msr_read(uint32_t msr, uint64_t *value);
 bool msr_write(uint32_t msr, uint64_t value);
 

@@ -12,6 +12,7 @@
 
 /* X(identifier, name) */
 #define COUNTERS(X)                                                                                                    \
+    X(EXIT_UNKNOWN, "exit.unknown")     /* for reasons that the table of vmx.h does not have */                        \
     X(VMREAD_TRAPPED, "vmread.trapped") /* VMREADs of the guest hypervisor */                                          \
     X(VMWRITE_TRAPPED, "vmwrite.trapped")                                                                              \
     X(ENTRY_CHECKED, "entry.checked") /* nested entries that checked again */                                          \

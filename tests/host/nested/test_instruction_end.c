@@ -132,8 +132,12 @@ static void code(struct nested_exit_info *info, const char *bytes, size_t size)
     info->qualification = EPT_QUAL_WRITE | EPT_QUAL_LINEAR_VALID | EPT_QUAL_LINEAR_TRANSLATION;
 }
 /* Three bytes all of them. */
-static void apic_store(struct nested_exit_info *info) { code(info, "\x44\x89\x08", LENGTH); }    /* mov %r9d, (%rax) */
-static void apic_load(struct nested_exit_info *info) { code(info, "\x44\x8b\x08", LENGTH); }     /* mov (%rax), %r9d */
+static void apic_store(struct nested_exit_info *info) { code(info, "\x44\x89\x08", LENGTH); } /* mov %r9d, (%rax) */
+static void apic_load(struct nested_exit_info *info)                                          /* mov (%rax), %r9d */
+{
+    code(info, "\x44\x8b\x08", LENGTH);
+    info->qualification ^= EPT_QUAL_READ | EPT_QUAL_WRITE;
+}
 static void apic_exchange(struct nested_exit_info *info) { code(info, "\x44\x87\x08", LENGTH); } /* xchg %r9d, (%rax) */
 
 static void apic_other(struct nested_exit_info *info) { code(info, "\x44\x01\x08", LENGTH); } /* add %r9d, (%rax) */
@@ -391,7 +395,7 @@ static struct nested_exit_info prepare(const struct path *path, unsigned in)
 static void apic_closed(void)
 {
     fake_msr_set(MSR_APIC_BASE, APIC_PAGE | APIC_BASE_ENABLE | APIC_BASE_BSP);
-    ept01_protect(&memory01.ept01, gpa1(APIC_PAGE), EPT_R);
+    ept01_protect(&memory01.ept01, gpa1(APIC_PAGE), 0);
 }
 
 static void l2_make_ready(bool outside)

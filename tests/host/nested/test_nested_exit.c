@@ -263,6 +263,56 @@ static void msrs_of_strata(void **state)
     assert_false(nested_machine_in_l3());
 }
 
+/*
+ * The bitmap decides as it was when L3 was entered: what another CPU (or L3 itself) writes to the page meanwhile makes Strata access no MSR
+ * in its own place. Of MSRs that Strata wants to see itself the guest hypervisor gets what it had asked for then.
+ */
+static void msrs_by_the_bitmap_that_was_entered_with(void **state)
+{
+    (void)state;
+    static const uint32_t msrs[] = { MSR_GS_BASE,      MSR_FS_BASE,   MSR_EFER,      MSR_LSTAR,
+                                     MSR_SYSENTER_EIP, MSR_VMX_BASIC, MSR_X2APIC_ICR };
+    for (size_t i = 0; i < ARRAY_SIZE(msrs); i++)
+        for (unsigned variant = 0; variant < 4; variant++) {
+            bool write = variant & 1, asked = variant & 2;
+            bool stratas = msrs[i] == MSR_VMX_BASIC || (msrs[i] == MSR_X2APIC_ICR && write);
+            if (!asked && !stratas)
+                continue; /* does not exit */
+            vmcs12_sample(values);
+            nested_machine_start(&usual);
+            memset((void *)L2_MSR_BITMAP, asked ? 0xff : 0, PAGE_SIZE);
+            l2_make(0, values);
+            assert_int_equal(l2_enter(REASON_vmlaunch), VMX_OK);
+            memset((void *)L2_MSR_BITMAP, asked ? 0 : 0xff, PAGE_SIZE);
+            size_t reads = fake_count(FAKE_RDMSR), writes = fake_count_of(FAKE_WRMSR, msrs[i]);
+            access_msr(msrs[i], write);
+            assert_int_equal(nested_machine_in_l3(), !asked);
+            if (asked) {
+                assert_int_equal(l2_field(VMCS_EXIT_REASON), write ? REASON_wrmsr : REASON_rdmsr);
+                assert_int_equal(fake_count(FAKE_RDMSR), reads);
+                assert_int_equal(fake_count_of(FAKE_WRMSR, msrs[i]), writes);
+            }
+        }
+}
+
+/* Beyond the bitmap's ranges the guest hypervisor has no MSRs, whatever the machine below Strata has there. */
+static void msrs_beyond_the_bitmap(void **state)
+{
+    (void)state;
+    static const uint32_t msrs[] = {
+        0x2000, 0x40000000, 0x4b564d00, 0x4b564d01, 0xbfffffff, 0xc0002000, 0xc0010000, ~0u
+    };
+    nested_machine_start(&usual);
+    for (size_t i = 0; i < ARRAY_SIZE(msrs); i++)
+        for (unsigned write = 0; write < 2; write++) {
+            fake_msr_set(msrs[i], 1);
+            access_msr(msrs[i], write);
+            assert_int_equal(in_vmcs01(FIELD_ENTRY_INTR_INFO),
+                             INTR_VALID | INTR_ERROR_VALID | INTR_TYPE_HW_EXCEPTION | VECTOR_GP);
+            assert_int_equal(fake_count_of(FAKE_RDMSR, msrs[i]) + fake_count_of(FAKE_WRMSR, msrs[i]), 0);
+        }
+}
+
 /* --- EPT --- */
 
 static void violation(uint64_t gpa, uint64_t qualification)
@@ -473,6 +523,8 @@ int main(void)
         TEST(msrs_without_a_bitmap),
         TEST(msrs_with_a_bitmap_in_strata),
         TEST(msrs_of_strata),
+        TEST(msrs_by_the_bitmap_that_was_entered_with),
+        TEST(msrs_beyond_the_bitmap),
         TEST(ept_misses),
         TEST(ept_misses_without_ept12),
         TEST(write_protected_pages_open),
