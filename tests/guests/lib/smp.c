@@ -4,7 +4,14 @@
  */
 #include "cpu.h"
 
-enum { TRAMPOLINE = 0x8000, X2APIC_ON = 0x400 };
+enum {
+    TRAMPOLINE = 0x8000,
+    X2APIC_ON = 0x400,
+    /* Turns of 100 us for a CPU to come: after the first SIPI, and after the second, when it surely has one, however many levels it has
+     * to come through. */
+    FIRST_TURNS = 100,
+    LAST_TURNS = 100000,
+};
 
 extern char trampoline_start[], trampoline_end[];
 extern volatile u32 trampoline_index;
@@ -91,7 +98,7 @@ u32 cpus_start(void)
         delay(200);
         for (u32 i = 0; i < 2 && cpu_count == before; i++) {
             apic_icr(id, ICR_SIPI | ICR_ASSERT | TRAMPOLINE >> 12);
-            for (u32 t = 0; t < 100 && cpu_count == before; t++)
+            for (u32 t = 0; t < (i ? LAST_TURNS : FIRST_TURNS) && cpu_count == before; t++)
                 delay(100);
         }
     }

@@ -128,7 +128,7 @@ static void code(struct nested_exit_info *info, const char *bytes, size_t size)
 {
     memcpy((void *)now(FIELD_GUEST_RIP), bytes, size);
     info->length = 0; /* the processor does not say */
-    info->gpa = info->linear = APIC_PAGE + APIC_EOI;
+    info->gpa = info->linear = regs()[GPR_RAX] = APIC_PAGE + APIC_EOI;
     info->qualification = EPT_QUAL_WRITE | EPT_QUAL_LINEAR_VALID | EPT_QUAL_LINEAR_TRANSLATION;
 }
 /* Three bytes all of them. */
