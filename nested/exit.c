@@ -122,8 +122,6 @@ void nested_miss(struct cpu *cpu, const struct walk *walk)
     vmcs12_set_info(v, FIELD_GUEST_PHYSICAL_ADDR, walk->gpa);
     vmcs12_set_info(v, FIELD_GUEST_LINEAR_ADDR, walk->linear);
     resolve(cpu, walk->gpa, qualification);
-    if (cpu->in_nested) /* L3 tries again: nothing was made up */
-        v->info_count = 0;
 }
 
 static void handle_misconfig(struct cpu *cpu)
