@@ -103,6 +103,8 @@ bool table_coalesce(struct ept02 *ept, struct ept_table *t)
         return false;
     const volatile uint64_t *entries12 = table_entries12(t);
     uint64_t first = entries12[0];
+    if ((first & EPT_X) && !ept->config.coalesce_code)
+        return false;
     if (!entry_continues(first, LAST, t->level, entries12[LAST]) || !first_suits(ept, t, first) ||
         !entries_continue(entries12, first, t->level))
         return false;

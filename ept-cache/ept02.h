@@ -34,6 +34,7 @@ struct ept02_config {
     uint64_t offered_ept_caps; /* ... and as the guest hypervisor sees it */
     bool large;                /* pages of more than 4 KiB */
     bool coalesce;             /* neighbouring entries of ept12 become one large page; tables are composed as a whole */
+    bool coalesce_code;        /* ... executable ones, too: core/cpu/multihit.h */
     bool history;              /* what was touched is mapped again without waiting for a violation */
     bool prefill;              /* map what the guest hypervisor has just handled */
     struct watch_client *watch; /* for this CPU's ept02; NULL: every INVEPT compares every table */

@@ -4,6 +4,7 @@
  */
 #include "core/cpu/machine.h"
 #include "core/guest/msr.h"
+#include "core/cpu/multihit.h"
 #include "core/upcall.h"
 #include "core/cpu/vmcs01.h"
 #include "core/cpu/watch_log.h"
@@ -15,7 +16,7 @@
 struct vmx_caps nested_caps;
 struct ept_shared *nested_ept_shared;
 hpa_t nested_vmread_bitmap, nested_vmwrite_bitmap;
-static bool shadowing;
+static bool shadowing, coalesce_code;
 
 uint64_t nested_cpu_size(void) { return sizeof(struct nested); }
 uint64_t nested_shared_size(void) { return sizeof(struct ept_shared); }
@@ -25,6 +26,11 @@ const char *nested_init(void *shared)
     nested_ept_shared = shared;
     shadowing = machine.options.shadow == OPTION_ON && machine.hw.offered[CAP_SHADOW] &&
                 (vmx_caps_msr(&machine.hw, MSR_VMX_MISC) & VMX_MISC_WRITE_INFO);
+    coalesce_code = machine.options.coalesce == COALESCE_ON || machine.options.mitigations == MITIGATIONS_OFF ||
+                    !multihit_here();
+    if (machine.options.coalesce != COALESCE_OFF && !coalesce_code)
+        log_info("executable pages are not coalesced: the processor may have a machine check on page size change "
+                 "(coalesce=on overrides)");
     struct caps_options options = { .vmcs_shadowing = shadowing, .ept_ad = false };
     caps_filter(&nested_caps, &machine.hw, &options);
     struct vmcs12_config config = {
@@ -64,7 +70,8 @@ void nested_cpu_init(struct cpu *cpu)
         .hw_ept_caps = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID),
         .offered_ept_caps = vmx_caps_msr(&nested_caps, MSR_VMX_EPT_VPID),
         .large = machine.options.large == OPTION_ON,
-        .coalesce = machine.options.coalesce == OPTION_ON,
+        .coalesce = machine.options.coalesce != COALESCE_OFF,
+        .coalesce_code = coalesce_code,
         .history = machine.options.history == OPTION_ON,
         .prefill = machine.options.prefill == OPTION_ON,
         .watch = watch_client_new(cpu),

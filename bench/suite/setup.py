@@ -94,7 +94,8 @@ class Setup:
         return stack.disks(self.boot, out_dir, self.strata, self._all_options(), program, name)
 
     def _all_options(self):
-        return [f"mark=any {self.options_of(level)}".rstrip() for level in range(1, self.levels + 1)]
+        usual = bochs.STRATA_OPTIONS if self.kind == "bochs" else ""
+        return [" ".join(f"mark=any {usual} {self.options_of(level)}".split()) for level in range(1, self.levels + 1)]
 
     def machine(self, disks):
         if self.kind == "bochs":

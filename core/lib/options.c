@@ -37,7 +37,8 @@ static int parse_port(const struct option *option, struct text value);
     }
 /* clang-format off */
 static const struct option option_table[] = {
-    SWITCH(shadow), SWITCH(large), SWITCH(coalesce), SWITCH(history), SWITCH(prefill), SWITCH(x2apic),
+    SWITCH(shadow), SWITCH(large), SWITCH(history), SWITCH(prefill), SWITCH(x2apic),
+    { "coalesce", "off|on|auto",         parse_choice, FIELD(coalesce), COALESCE_AUTO, COALESCE_OFF },
     { "ept01",  "large|4k",              parse_choice, FIELD(ept01),  EPT01_LARGE,     EPT01_4K },
     { "lapic",  "native|trap",           parse_choice, FIELD(lapic),  LAPIC_NATIVE,    LAPIC_TRAP },
     { "mitigations", "auto|on|off",      parse_choice, FIELD(mitigations), MITIGATIONS_AUTO, KEEP },

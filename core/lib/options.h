@@ -9,6 +9,7 @@
 #include "core/lib/types.h"
 
 enum option_switch { OPTION_OFF = 0, OPTION_ON = 1 };
+enum option_coalesce { COALESCE_OFF, COALESCE_ON, COALESCE_AUTO };
 enum option_ept01 { EPT01_LARGE, EPT01_4K };
 enum option_vmcs { VMCS_MEMORY, VMCS_INSTRUCTIONS };
 enum option_lapic { LAPIC_NATIVE, LAPIC_TRAP };
@@ -22,14 +23,14 @@ enum option_mitigations { MITIGATIONS_AUTO, MITIGATIONS_ON, MITIGATIONS_OFF };
 
 /* Fields are int so that one table can set them all. */
 struct options {
-    int shadow;      /* enum option_switch: hardware VMCS shadowing */
-    int large;       /* enum option_switch: large pages in ept02 */
-    int coalesce;    /* enum option_switch: small neighbours of ept12 become one large page */
-    int history;     /* enum option_switch: what was touched stays mapped through INVEPT */
-    int prefill;     /* enum option_switch: map what the guest hypervisor has just handled */
-    int x2apic;      /* enum option_switch: x2APIC and APIC virtualization offered */
-    int ept01;       /* enum option_ept01: pages of ept01 where there is RAM */
-    int lapic;       /* enum option_lapic */
+    int shadow;   /* enum option_switch: hardware VMCS shadowing */
+    int large;    /* enum option_switch: large pages in ept02 */
+    int coalesce; /* enum option_coalesce: small neighbours of ept12 become one large page; auto: as multihit.h says */
+    int history;  /* enum option_switch: what was touched stays mapped through INVEPT */
+    int prefill;  /* enum option_switch: map what the guest hypervisor has just handled */
+    int x2apic;   /* enum option_switch: x2APIC and APIC virtualization offered */
+    int ept01;    /* enum option_ept01: pages of ept01 where there is RAM */
+    int lapic;    /* enum option_lapic */
     int mitigations; /* enum option_mitigations: barriers against speculation */
     int mark;        /* enum option_mark: who may have the counters printed */
     int vmcs;        /* enum option_vmcs: where VMCSs that are not current are read and written */

@@ -528,6 +528,7 @@ void world_reset(const struct world_config *wanted)
             .hw_ept_caps = caps | (config.hw_single ? EPT_CAP_INVEPT_SINGLE : 0),
             .large = config.large,
             .coalesce = config.coalesce,
+            .coalesce_code = !config.no_coalesce_code,
             .history = config.history,
             .prefill = config.prefill,
             .watch = config.watch ? fake_watch_client(cpu) : NULL,

@@ -19,11 +19,12 @@
 struct world_config {
     uint64_t seed;
     bool large, coalesce, history, prefill;
-    bool watch;       /* the processor has dirty flags */
-    bool watch_moody; /* the watch now and then refuses a page or does not know */
-    bool hw_single;   /* INVEPT of one EPTP */
-    bool exec_only;   /* execute-only translations, offered */
-    bool pages_1g;    /* offered and in hardware */
+    bool no_coalesce_code; /* executable pages stay small */
+    bool watch;            /* the processor has dirty flags */
+    bool watch_moody;      /* the watch now and then refuses a page or does not know */
+    bool hw_single;        /* INVEPT of one EPTP */
+    bool exec_only;        /* execute-only translations, offered */
+    bool pages_1g;         /* offered and in hardware */
     unsigned pool_pages;
     bool out_of_reach;    /* the steps never give nested guests a table of ept12 to write */
     bool one_root;        /* only the first EPTP is used */

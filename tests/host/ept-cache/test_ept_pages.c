@@ -81,6 +81,28 @@ static void coalesce_page_table(void **state)
     world_end();
 }
 
+/* Where code in pages of several sizes is a danger, 4-KiB pages of code stay what the guest hypervisor made them. */
+static void code_is_not_coalesced(void **state)
+{
+    (void)state;
+    for (unsigned executable = 0; executable < 2; executable++) {
+        struct world_config config = world_all_on(512);
+        config.no_coalesce_code = true;
+        world_reset(&config);
+        uint64_t access = executable ? EPT_RWX : EPT_R | EPT_W;
+        uint64_t table = world_run(0, 0, WORLD_DATA + 4 * PAGE_2M, access);
+        assert_int_equal(world_access(0, 0, 0x7000, EPT_R), EPT02_REPAIRED);
+        assert_mapped(0, 0, PAGE_2M, executable ? PAGE_SIZE : PAGE_2M);
+        assert_int_equal(counters(0)->coalesced_2m, !executable);
+        for (unsigned i = 0; i < EPT_ENTRIES; i++)
+            world_write_quiet(table, i, world_read(table, i) ^ EPT_X);
+        world_notice();
+        world_flush(0, INVEPT_SINGLE, 0);
+        assert_mapped(0, 0, PAGE_2M, executable ? PAGE_2M : PAGE_SIZE);
+        world_end();
+    }
+}
+
 /* One thing wrong with one entry, or with ept01 below: the table stays a table, and is right. */
 static void coalesce_refused(void **state)
 {
@@ -310,6 +332,7 @@ int main(void)
         cmocka_unit_test(page_sizes),
         cmocka_unit_test(page_size_of_ept01),
         cmocka_unit_test(coalesce_page_table),
+        cmocka_unit_test(code_is_not_coalesced),
         cmocka_unit_test(coalesce_refused),
         cmocka_unit_test(coalesce_unaligned),
         cmocka_unit_test(ept01_not_uniform),

@@ -35,7 +35,7 @@ static struct options parse(const char *line)
 static const struct options standard = {
     .shadow = 1,
     .large = 1,
-    .coalesce = 1,
+    .coalesce = COALESCE_AUTO,
     .history = 1,
     .prefill = 1,
     .x2apic = 1,
@@ -70,7 +70,10 @@ static void test_each_value(void **state)
     // clang-format off
     static const struct { const char *word; size_t field; int value; } cases[] = {
         { "shadow=off", offsetof(struct options, shadow), 0 },     { "shadow=on", offsetof(struct options, shadow), 1 },
-        { "large=off", offsetof(struct options, large), 0 },       { "coalesce=off", offsetof(struct options, coalesce), 0 },
+        { "large=off", offsetof(struct options, large), 0 },
+        { "coalesce=off", offsetof(struct options, coalesce), COALESCE_OFF },
+        { "coalesce=on", offsetof(struct options, coalesce), COALESCE_ON },
+        { "coalesce=auto", offsetof(struct options, coalesce), COALESCE_AUTO },
         { "history=off", offsetof(struct options, history), 0 },   { "prefill=off", offsetof(struct options, prefill), 0 },
         { "x2apic=off", offsetof(struct options, x2apic), 0 },     { "lapic=trap", offsetof(struct options, lapic), LAPIC_TRAP },
         { "ept01=4k", offsetof(struct options, ept01), EPT01_4K },
