@@ -50,21 +50,23 @@ def run(setup, out_dir, progress, items="", invept="", traced=""):
             stem = name[:-len(".ticks")]
             above.metrics[stem + ".ticks-below"] = less
             above.metrics[stem + ".added"] = metric(one["value"] - less["value"], one["unit"])
-    above.metrics.update(_invept_costs(above.metrics))
+    above.metrics.update(invept_costs(above.metrics))
     for item in filter(None, traced.split(",")):
         progress.phase(f"tracing {item}")
         above.metrics.update(trace.metrics(item, trace.record(setup, out_dir / "trace", item)))
     return above
 
 
-def _invept_costs(metrics):
+def invept_costs(metrics):
     """invept.SIZE.KIND.cost: what the Strata below executes for one INVEPT, wherever it does: from INVEPT through the
     next entry until the nested guest has touched everything again, less the same without INVEPT."""
+    def added(size, kind):
+        parts = [metrics.get(f"invept.{size}.{kind}.{part}.added") for part in ("invept", "entry", "touch")]
+        return None if None in parts else sum(part["value"] for part in parts)
+
     found = {}
-    for size, kind in {tuple(name.split(".")[1:3]) for name in metrics if name.startswith("invept.")}:
-        parts = [(metrics.get(f"invept.{size}.{k}.{part}.added") for part in ("invept", "entry", "touch"))
-                 for k in (kind, "none")]
-        cost, less = (None if None in values else sum(v["value"] for v in values) for values in map(list, parts))
+    for size, kind in sorted({tuple(name.split(".")[1:3]) for name in metrics if name.startswith("invept.")}):
+        cost, less = added(size, kind), added(size, "none")
         if None not in (cost, less) and kind != "none":
             found[f"invept.{size}.{kind}.cost"] = metric(cost - less, "ticks")
     return found
