@@ -52,11 +52,9 @@ static struct region_map *spare_map(struct ept02 *ept)
     return ept->writable == &ept->maps[0] ? &ept->maps[1] : &ept->maps[0];
 }
 
-void writable_note(struct ept02 *ept, hpa_t base, uint64_t size)
+OUT_OF_LINE void writable_note_spare(struct ept02 *ept, hpa_t base, uint64_t size)
 {
-    writable_mark(&ept->shared->writable, ept->writable, base, size);
-    if (ept->tidy_next)
-        region_map_add(spare_map(ept), base, size);
+    region_map_add(spare_map(ept), base, size);
 }
 
 /* Whether the tables that can be written shall be compared at each look no longer: all that was found is in the spare map. */

@@ -237,7 +237,8 @@ void ept02_invept(struct ept02 *ept, enum invept_type type, uint64_t eptp12)
         ept->looks++;
         return;
     }
-    struct ept02_root *root = ept02_root_find(ept, eptp12);
+    struct ept02_root *root = ept02_is_recent(ept, eptp12) ? &ept->roots[ept->recent_root]
+                                                           : ept02_root_find(ept, eptp12);
     if (root)
         root->looked = 0;
 }

@@ -132,8 +132,14 @@ void always_review(struct ept02 *ept);
  * What becomes writable meanwhile is in both maps (writable_note).
  */
 void always_tidy(struct ept02 *ept);
+void writable_note_spare(struct ept02 *ept, hpa_t base, uint64_t size);
 /* An entry that lets nested guests write is about to become visible. */
-void writable_note(struct ept02 *ept, hpa_t base, uint64_t size);
+static inline void writable_note(struct ept02 *ept, hpa_t base, uint64_t size)
+{
+    writable_mark(&ept->shared->writable, ept->writable, base, size);
+    if (ept->tidy_next)
+        writable_note_spare(ept, base, size);
+}
 
 /* The original may change without notice from now on. */
 void table_mark_always(struct ept02 *ept, struct ept_table *t);
