@@ -64,6 +64,14 @@ static bool first_suits(struct ept02 *ept, const struct ept_table *t, uint64_t f
     return window && (window->low[first & EPT_LOW_MASK] & t->entry12 & EPT_RWX);
 }
 
+static bool region_small(const struct ept02 *ept, hpa_t base, uint64_t size)
+{
+    for (uint64_t offset = 0; offset < size; offset += WRITABLE_REGION)
+        if (region_marked(&ept->small, base.v + offset))
+            return true;
+    return false;
+}
+
 /* The entries for which the large page stands. */
 static void entries_write(struct ept02 *ept, struct ept_table *t)
 {
@@ -109,6 +117,8 @@ bool table_coalesce(struct ept02 *ept, struct ept_table *t)
         !entries_continue(entries12, first, t->level))
         return false;
     t->first12 = first;
+    if (region_small(ept, table_target(ept, t), ept_span(t->level + 1)))
+        return false;
     if (first & EPT_W)
         writable_note(ept, table_target(ept, t), ept_span(t->level + 1));
     t->flags |= TABLE_COALESCED;
@@ -141,4 +151,20 @@ bool table_uncoalesce(struct ept02 *ept, struct ept_table *t, enum map_mode mode
     t->splits++;
     table_link(ept, t);
     return true;
+}
+
+void ept02_keep_small(struct ept02 *ept, hpa_t page)
+{
+    if (region_marked(&ept->small, page.v))
+        return;
+    region_map_add(&ept->small, page, PAGE_SIZE);
+    for (unsigned id = 1; id < ept->slab_count * TABLES_PER_SLAB; id++) {
+        struct ept_table *t = table_at(ept, (uint16_t)id);
+        bool coalesced = (t->flags & (TABLE_USED | TABLE_COALESCED)) == (TABLE_USED | TABLE_COALESCED);
+        if (coalesced && region_small(ept, table_target(ept, t), ept_span(t->level + 1)))
+            slot_clear(ept, table_at(ept, t->parent), t->index);
+    }
+    for (unsigned i = 0; i < EPT02_ROOTS; i++)
+        ept->flush_now |= ept->roots[i].used ? BIT(i) : 0; /* large translations of it may be cached */
+    ept02_flush_due(ept);
 }

@@ -119,6 +119,7 @@ struct ept02 {
     struct ept_table *slabs[EPT02_SLABS];
     struct region_map *writable; /* the one of maps that is published; the other is always_tidy's */
     struct region_map maps[2];
+    struct region_map small; /* where pages are that ept02_keep_small named */
 };
 
 struct ept02_report {
@@ -190,6 +191,12 @@ static inline void ept02_enter(struct ept02 *ept, struct ept02_root *root)
 
 /* The entry failed, so the nested guest used no translation: what was looked at, or prefilled, for it counts for nothing. */
 static inline void ept02_entry_failed(struct ept02_root *root) { root->looked = 0; }
+
+/*
+ * Where ept12 maps this page of the machine by 4-KiB entries, ept02 does so from now on: virtualization of an APIC-access page is promised for
+ * no larger ones. SDM 3, "Virtualizing Memory-Mapped APIC Accesses".
+ */
+void ept02_keep_small(struct ept02 *ept, hpa_t page);
 
 /* Pages of the pool that it holds. Another CPU may ask, and gets what was true a moment ago. */
 uint32_t ept02_pages(const struct ept02 *ept);

@@ -106,6 +106,20 @@ static void merge_ept(struct cpu *cpu, struct nested_slot *slot)
     }
 }
 
+/* The APIC-access page is virtualized for sure only where 4-KiB pages translate it: SDM 3, "Virtualizing Memory-Mapped APIC Accesses". */
+static void apic_access_keep_small(struct cpu *cpu, const struct vmcs12 *v)
+{
+    gpa1_t page = gpa1(v->soft[FIELD_APIC_ACCESS_ADDR]);
+    if (proc2_of(v) & PROC2_EPT) {
+        ept02_keep_small(&cpu->nested->ept02, hpa(page.v));
+        return;
+    }
+    memory_lock();
+    ept01_leaf(&memory01.ept01, page, PAGE_SIZE);
+    memory_unlock();
+    hw_invept(INVEPT_SINGLE, ept01_eptp(&memory01.ept01)); /* a larger translation may be cached here */
+}
+
 void nested_merge(struct cpu *cpu, struct nested_slot *slot)
 {
     struct vmcs12 *v = &slot->v;
@@ -121,8 +135,11 @@ void nested_merge(struct cpu *cpu, struct nested_slot *slot)
     }
     if (stale & BIT(GROUP_BITMAPS))
         merge_bitmaps(slot);
-    if (stale & BIT(GROUP_APIC))
+    if (stale & BIT(GROUP_APIC)) {
         x2apic_merge(v->soft);
+        if (proc2_of(v) & PROC2_VIRT_APIC_ACCESS)
+            apic_access_keep_small(cpu, v);
+    }
     if (stale & BIT(GROUP_EPT))
         merge_ept(cpu, slot);
     __atomic_store_n(&cpu->waits_in_nested, vmread(GUEST_ACTIVITY) == ACTIVITY_WAIT_SIPI, __ATOMIC_RELEASE);

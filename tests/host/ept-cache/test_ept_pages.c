@@ -103,6 +103,29 @@ static void code_is_not_coalesced(void **state)
     }
 }
 
+/* An APIC-access page, named after its table was made or before. */
+static void named_pages_stay_small(void **state)
+{
+    (void)state;
+    for (unsigned early = 0; early < 2; early++) {
+        world_reset_all_on(512);
+        uint64_t target = 2 * GIB, page = target + 7 * PAGE_SIZE;
+        world_run(0, 0, target, EPT_RWX);
+        if (early)
+            ept02_keep_small(world_ept02(0), hpa(page));
+        assert_int_equal(world_access(0, 0, 0, EPT_R), EPT02_REPAIRED);
+        unsigned before = world_invepts();
+        ept02_keep_small(world_ept02(0), hpa(page));
+        assert_int_equal(world_invepts() > before, !early); /* a large translation may be cached */
+        for (unsigned i = 0; i < 3; i++) {
+            assert_int_equal(world_access(0, 0, 7 * PAGE_SIZE, EPT_R), EPT02_REPAIRED);
+            assert_mapped(0, 0, PAGE_2M, PAGE_SIZE);
+            world_flush(0, INVEPT_SINGLE, 0);
+        }
+        world_end();
+    }
+}
+
 /* One thing wrong with one entry, or with ept01 below: the table stays a table, and is right. */
 static void coalesce_refused(void **state)
 {
@@ -333,6 +356,7 @@ int main(void)
         cmocka_unit_test(page_size_of_ept01),
         cmocka_unit_test(coalesce_page_table),
         cmocka_unit_test(code_is_not_coalesced),
+        cmocka_unit_test(named_pages_stay_small),
         cmocka_unit_test(coalesce_refused),
         cmocka_unit_test(coalesce_unaligned),
         cmocka_unit_test(ept01_not_uniform),

@@ -391,6 +391,33 @@ static void without_ept_vpid_or_secondary_controls(void **state)
     expect_merged();
 }
 
+/* 4-KiB pages translate an APIC-access page: by ept02, and by ept01 for a guest hypervisor that does without EPT. */
+static void apic_access_pages_stay_small(void **state)
+{
+    (void)state;
+    static const uint64_t pages[] = { GUEST_PAGE(1500), 0xfee00000 };
+    machine_make(&usual);
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t page = pages[i / 2];
+        vmcs12_sample(values);
+        V(PROC2_CONTROLS) |= PROC2_VIRT_APIC_ACCESS;
+        V(PROC_CONTROLS) |= PROC_TPR_SHADOW;
+        V(PROC2_CONTROLS) &= i & 1 ? ~(uint64_t)(PROC2_EPT | PROC2_UNRESTRICTED) : ~0ull;
+        V(APIC_ACCESS_ADDR) = page;
+        l2_make(i, values);
+        fake_journal_clear();
+        assert_int_equal(l2_enter(REASON_vmlaunch), VMX_OK);
+        assert_true(nested_machine_in_l3());
+        if (i & 1) {
+            assert_int_equal(ept01_lookup(memory01.ept01.root, gpa1(page)).size, PAGE_SIZE);
+            assert_true(fake_count(FAKE_INVEPT) > 0);
+        } else {
+            assert_true(region_marked(&nested_machine_cpu()->nested->ept02.small, page));
+        }
+        nested_machine_exit_reason(REASON_cpuid, 0);
+    }
+}
+
 /* VPIDs of vmcs12 stay apart from each other, from the guest hypervisor's and from 0; where they do not, entries flush. */
 static void vpids_are_distinct(void **state)
 {
@@ -598,6 +625,7 @@ int main(void)
         TEST(addresses_are_translated),
         TEST(posted_interrupts),
         TEST(without_ept_vpid_or_secondary_controls),
+        TEST(apic_access_pages_stay_small),
         TEST(vpids_are_distinct),
         TEST(msr_bitmaps_with_a_log),
         TEST(msr_bitmaps_with_dirty_flags),
