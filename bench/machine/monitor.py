@@ -70,6 +70,7 @@ class Monitor:
             try:
                 said += os.read(self._master, 65536)
             except OSError:  # the machine was switched off, or Bochs gave up
+                self._process.wait()
                 raise MachineError(f"the machine is gone; see {self.out_dir / 'bochs.log'}") from None
         return PROMPT.sub(b"", said).decode(errors="replace").replace("\r", "")
 
