@@ -110,8 +110,7 @@ class Cpu:
         guest = "the nested guest (L3 or above)" if self.in_nested else "the guest hypervisor (L2)"
         if self.in_strata:
             reason = self.vmcs.read(VMCS_EXIT_REASON)
-            name = gdb.parse_and_eval(f"reason_names[{reason & 0xffff}]") if reason & 0xffff < value("sizeof(reason_names) / 8") else 0
-            said = name.string() if name else "?"
+            said = str(gdb.parse_and_eval(f"(enum exit_reason){reason & 0xffff}")).removeprefix("REASON_")
             where = gdb.find_pc_line(self.rip)
             line = f", {where.symtab.filename}:{where.line}" if where.symtab else ""
             return f"Strata (L1{line}); below it {guest}, last exit of {self.current}: {reason & 0xffff} ({said})"
@@ -254,15 +253,18 @@ class Vmcs12(gdb.Command):
         print(f"vmcs12 at {value(f'{slot}.region.v'):x} of L2, vmcs02 at {value(f'{slot}.vmcs02.region.v'):x}, "
               f"{'launched' if value(f'{slot}.launched') else 'clear'}")
         fields, made_up = gdb.parse_and_eval("vmcs_fields"), value(f"{slot}.made_up")
-        held, shared = value("places.held"), value("places.shared")
+        soft, info = value("(int)STORE_SOFT"), value("(int)STORE_INFO")
+        infos = 0
         for row in range(fields.type.range()[1] + 1):
-            name, place = fields[row]["name"].string(), value(f"places.of_row[{row}]")
+            name, store = fields[row]["name"].string(), int(fields[row]["store"])
+            where = "soft"
+            if store != soft and value(f"machine.hw.offered[{int(fields[row]['cap'])}] && !machine.hw.missing[{row}]"):
+                where = "vmcs02"
+                if store == info:  # made_up has a bit for each of these, in their order
+                    where = "made up" if made_up >> infos & 1 else where
+                    infos += 1
             if argument.upper() not in name.upper():
                 continue
-            if shared <= place < held and made_up >> (place - shared) & 1:
-                where = "made up"
-            else:
-                where = "vmcs02" if place < held else "soft"
             encoding = int(fields[row]["encoding"])
             found = region.read(encoding) if where == "vmcs02" else value(f"{slot}.soft[{row}]")
             print(f"  {encoding:04x} {name:<28} {found:16x}  {where}")
