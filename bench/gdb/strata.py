@@ -12,7 +12,8 @@ PRESENT, LARGE = 1, 1 << 7
 RWX, ADDRESS = 7, 0x000ffffffffff000
 CR0_PG, CR4_PAE, CR4_LA57, EFER_LMA = 1 << 31, 1 << 5, 1 << 12, 1 << 10
 VMCS_GUEST_CR0, VMCS_GUEST_CR3, VMCS_GUEST_CR4, VMCS_GUEST_EFER = 0x6800, 0x6802, 0x6804, 0x2806
-VMCS_GUEST_RIP, VMCS_EXIT_REASON, VMCS_EPTP, VMCS_HOST_RIP = 0x681e, 0x4402, 0x201a, 0x6c16
+VMCS_GUEST_CS_AR, VMCS_GUEST_CS_BASE, CS_LONG = 0x4816, 0x6808, 1 << 13
+VMCS_GUEST_RIP, VMCS_EXIT_REASON, VMCS_HOST_RIP = 0x681e, 0x4402, 0x6c16
 MEMORY_TYPES = {0: "UC", 1: "WC", 4: "WT", 5: "WP", 6: "WB"}
 # Where Bochs keeps the fields in a VMCS region: 16 types (width, kind) after 16 bytes, of so many 4-byte fields each.
 REGION_START = 16
@@ -109,13 +110,25 @@ class Cpu:
             return "Strata (L1), before VMX"
         guest = "the nested guest (L3 or above)" if self.in_nested else "the guest hypervisor (L2)"
         if self.in_strata:
+            if not value(f"{self.at}->last_exit_count"):
+                return f"Strata (L1{self.line()}), before its first exit"
             reason = self.vmcs.read(VMCS_EXIT_REASON)
             said = str(gdb.parse_and_eval(f"(enum exit_reason){reason & 0xffff}")).removeprefix("REASON_")
-            where = gdb.find_pc_line(self.rip)
-            line = f", {where.symtab.filename}:{where.line}" if where.symtab else ""
-            return f"Strata (L1{line}); below it {guest}, last exit of {self.current}: {reason & 0xffff} ({said})"
+            return f"Strata (L1{self.line()}); below it {guest}, last exit of {self.current}: {reason & 0xffff} ({said})"
         inside = value("(unsigned long)image_start") <= self.rip < value("(unsigned long)image_end")
         return f"{guest}, under {self.current}" + (": a Strata, too" if inside else "")
+
+    def line(self):
+        where = gdb.find_pc_line(self.rip)
+        return f", {where.symtab.filename}:{where.line}" if where.symtab else ""
+
+    def next_instruction(self):
+        """Linear address of the guest's next instruction."""
+        if not self.in_strata:
+            return self.rip  # Bochs's own, without the base of CS
+        region = self.vmcs
+        long_mode = region.read(VMCS_GUEST_EFER) & EFER_LMA and region.read(VMCS_GUEST_CS_AR) & CS_LONG
+        return region.read(VMCS_GUEST_RIP) + (0 if long_mode else region.read(VMCS_GUEST_CS_BASE))
 
     @property
     def current(self):
@@ -271,8 +284,9 @@ class Vmcs12(gdb.Command):
 
 
 class WalkCommand(gdb.Command):
-    """strata walk ADDRESS: the walks of a linear address of the guest that runs or has exited, side by side.
+    """strata walk [ADDRESS]: the walks of a linear address of the guest that runs or has exited, side by side.
 
+    Without an address: where the guest's next instruction is.
     Of a nested guest: its own tables, ept12, ept01, and ept02, which must say what ept12 and ept01 together say.
     """
 
@@ -280,7 +294,8 @@ class WalkCommand(gdb.Command):
         super().__init__("strata walk", gdb.COMMAND_DATA)
 
     def invoke(self, argument, _from_tty):
-        cpu, address = Cpu(), value(argument) & (1 << 64) - 1
+        cpu = Cpu()
+        address = (value(argument) if argument else cpu.next_instruction()) & (1 << 64) - 1
         ept01 = value("memory01.ept01.root.v")
         direct = lambda table: table  # noqa: E731  Strata's memory is machine memory
 
