@@ -12,10 +12,10 @@
 #include "nested/invalidate.h"
 #include "nested/nested.h"
 
-static void finish(struct cpu *cpu, uint64_t flags) { insn_finish(cpu, flags, cpu->nested->ia32e); }
+static void finish(const struct cpu *cpu, uint64_t flags) { insn_finish(flags, cpu->nested->ia32e); }
 
-void insn_succeed(struct cpu *cpu) { finish(cpu, 0); }
-void insn_fail_invalid(struct cpu *cpu) { finish(cpu, RFLAGS_CF); }
+void insn_succeed(const struct cpu *cpu) { finish(cpu, 0); }
+void insn_fail_invalid(const struct cpu *cpu) { finish(cpu, RFLAGS_CF); }
 
 void insn_fail(struct cpu *cpu, enum vmx_error error)
 {

@@ -8,6 +8,7 @@
 #include "core/cpu/cpu.h"
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
+#include "core/upcall.h"
 #include "nested/nested.h"
 #include "nested/operand.h"
 
@@ -63,13 +64,18 @@ static inline int insn_field_row(uint64_t encoding)
     return row < 0 || high_of_narrow || !nested_caps.offered[vmcs_fields[row].cap] ? -1 : row;
 }
 
-/* Ends the instruction with these arithmetic flags, the others (and RF) 0. */
-static inline void insn_finish(struct cpu *cpu, uint64_t flags, bool mode_64)
+/* Ends the instruction with these arithmetic flags, the others (and RF) 0. One of L3's: insn_finish_l3. */
+static inline void insn_finish(uint64_t flags, bool mode_64)
 {
     uint64_t before = vmread(GUEST_RFLAGS), after = (before & ~(RFLAGS_ARITHMETIC | RFLAGS_RF)) | flags;
     if (after != before)
         vmwrite(GUEST_RFLAGS, after);
-    guest_skip_known(cpu, vmread(EXIT_INSTRUCTION_LEN), after, mode_64);
+    guest_retire(vmread(EXIT_INSTRUCTION_LEN), after, mode_64);
+}
+static inline void insn_finish_l3(struct insn i, uint64_t flags)
+{
+    insn_finish(flags, i.mode_64);
+    nested_retired(i.cpu);
 }
 
 /* VMREAD's destination, VMWRITE's source. */

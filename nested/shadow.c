@@ -74,7 +74,7 @@ static bool wanted_by_l2(const struct nested_slot *slot, uint64_t encoding, bool
 static void fail(struct insn i, struct nested_slot *slot, enum vmx_error error)
 {
     vmcs12_set_error(&slot->v, error);
-    insn_finish(i.cpu, RFLAGS_ZF, i.mode_64);
+    insn_finish_l3(i, RFLAGS_ZF);
 }
 
 static void emulate(struct insn i, struct nested_slot *slot, struct vmcs12 *shadow, bool write)
@@ -101,7 +101,7 @@ static void emulate(struct insn i, struct nested_slot *slot, struct vmcs12 *shad
         vmcs12_lend(shadow);
     vmcs_load(cpu, &slot->v.vmcs02);
     if (write || insn_write_value(i, high ? old >> 32 : old))
-        insn_finish(cpu, 0, i.mode_64);
+        insn_finish_l3(i, 0);
 }
 
 bool shadow_emulate(struct cpu *cpu, uint32_t reason)
@@ -117,7 +117,7 @@ bool shadow_emulate(struct cpu *cpu, uint32_t reason)
         return true;
     }
     if (region.v == LINK_POINTER_NONE) {
-        insn_finish(cpu, RFLAGS_CF, i.mode_64);
+        insn_finish_l3(i, RFLAGS_CF);
         return true;
     }
     struct vmcs12 *link = slot->link;

@@ -17,7 +17,7 @@ bool guest_is_64bit(void) { return (vmread(GUEST_EFER) & EFER_LMA) && (vmread(GU
 
 static void pend_debug(uint64_t bits) { vmwrite(GUEST_PENDING_DEBUG, vmread(GUEST_PENDING_DEBUG) | bits); }
 
-void guest_skip_known(struct cpu *cpu, uint64_t length, uint64_t rflags, bool mode_64)
+void guest_retire(uint64_t length, uint64_t rflags, bool mode_64)
 {
     uint64_t rip = vmread(GUEST_RIP) + length;
     if (!mode_64)
@@ -27,17 +27,18 @@ void guest_skip_known(struct cpu *cpu, uint64_t length, uint64_t rflags, bool mo
     uint64_t blocking = vmread(GUEST_INTERRUPTIBILITY);
     if (blocking & (BLOCKING_STI | BLOCKING_MOV_SS))
         vmwrite(GUEST_INTERRUPTIBILITY, blocking & ~(BLOCKING_STI | BLOCKING_MOV_SS));
-    if (rflags & RFLAGS_RF)
-        vmwrite(GUEST_RFLAGS, rflags & ~RFLAGS_RF);
     if ((rflags & RFLAGS_TF) && !(vmread(GUEST_DEBUGCTL) & DEBUGCTL_BTF))
         pend_debug(PENDING_DEBUG_BS);
-    if (cpu->in_nested)
-        nested_retired(cpu);
 }
 
 void guest_skip_bytes(struct cpu *cpu, uint64_t length)
 {
-    guest_skip_known(cpu, length, vmread(GUEST_RFLAGS), guest_is_64bit());
+    uint64_t rflags = vmread(GUEST_RFLAGS);
+    if (rflags & RFLAGS_RF)
+        vmwrite(GUEST_RFLAGS, rflags & ~RFLAGS_RF);
+    guest_retire(length, rflags, guest_is_64bit());
+    if (cpu->in_nested)
+        nested_retired(cpu);
 }
 
 void guest_skip(struct cpu *cpu) { guest_skip_bytes(cpu, vmread(EXIT_INSTRUCTION_LEN)); }

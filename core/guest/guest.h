@@ -32,8 +32,11 @@ void guest_copy_pdptes(uint64_t cr3);
 void guest_skip(struct cpu *cpu);
 /* The same for an instruction of `length` bytes, where the processor did not say. */
 void guest_skip_bytes(struct cpu *cpu, uint64_t length);
-/* The same where RFLAGS, as the instruction leaves them, and whether the guest is in 64-bit mode are known already. */
-void guest_skip_known(struct cpu *cpu, uint64_t length, uint64_t rflags, bool mode_64);
+/*
+ * What all ends of instructions have in common; for those who have written RFLAGS, without RF, and know that it is no instruction of the
+ * nested guest (or see to its monitor trap flag: nested_retired).
+ */
+void guest_retire(uint64_t length, uint64_t rflags, bool mode_64);
 /* The instruction has accessed memory, `size` bytes: data breakpoints that this meets trap at its end. Before guest_skip. */
 void guest_note_access(uint64_t linear, unsigned size, enum guest_use use);
 
