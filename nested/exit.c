@@ -155,6 +155,8 @@ static bool handle_waiting_nmi(struct cpu *cpu, uint32_t reason)
 OUT_OF_LINE void nested_exit(struct cpu *cpu, uint32_t reason)
 {
     struct nested_slot *slot = cpu->nested->current;
+    if (slot->flags & SLOT_MSR_AREAS) /* if L3 goes on, its MSRs are its own */
+        area_disarm();
     if (reason & REASON_ENTRY_FAILURE) {
         nested_entry_undone(cpu);
         count(cpu, COUNT_ENTRY_REFUSED);

@@ -54,6 +54,13 @@ enum slot_flag {
     SLOT_LINKED = 64,       /* vmcs02 has a shadow VMCS */
 };
 
+#define MSR_AREA_MAX 512 /* entries, as IA32_VMX_MISC[27:25] = 0 recommends; longer areas must not hold the CPU */
+/* SDM 3, "Format of an MSR Entry". */
+struct msr_entry {
+    uint32_t msr, reserved;
+    uint64_t value;
+};
+
 struct nested {
     bool in_vmx;
     bool ia32e;        /* L2 is in IA-32e mode: in VMX operation only exits change that */
@@ -65,14 +72,15 @@ struct nested {
     struct ept02 ept02;
     struct vmcs_owner owner;
     struct nested_slot slots[OWNER_SLOTS];
+    struct msr_entry area[MSR_AREA_MAX + 1] __attribute__((aligned(16))); /* vmcs02's VM-entry MSR-load area */
 };
 
 extern struct vmx_caps nested_caps; /* what is offered to the guest hypervisor */
 
 /* --- outcomes of a VMX instruction, for L2; vmcs01 is current ---
  * SDM 3, "Conventions" of "VMX Instruction Reference". Each skips the instruction. */
-void insn_succeed(struct cpu *cpu);
-void insn_fail_invalid(struct cpu *cpu);
+void insn_succeed(const struct cpu *cpu);
+void insn_fail_invalid(const struct cpu *cpu);
 /* VMfailValid if there is a current VMCS, else VMfailInvalid. */
 void insn_fail(struct cpu *cpu, enum vmx_error error);
 
@@ -125,13 +133,23 @@ void reflect_made_up(struct cpu *cpu, uint32_t reason, uint64_t qualification);
 /* An exception that Strata raises and L2 intercepts. */
 void reflect_exception(struct cpu *cpu, const struct fault *fault);
 
+/* --- msr_area.c: MSR areas; vmcs02 is current but for area_load_at_exit, where vmcs01 is --- */
+/* The next entry loads what vmcs12's VM-entry MSR-load area has now; those after it nothing, once disarmed. */
+void area_arm(struct nested *n, const struct nested_slot *slot);
+void area_disarm(void);
+/* If it is armed still: loads it without an entry. The number of the entry that failed, or 0. */
+uint64_t area_load_now(struct nested *n);
+/* EFER and PAT after an entry that failed at this number, given those that the guest state had. */
+void area_loaded(const struct nested *n, uint64_t failed, uint64_t *efer, uint64_t *pat);
+/* False: VMX abort. */
+bool area_store_at_exit(const struct vmcs12 *v);
+bool area_load_at_exit(const struct vmcs12 *v);
+
 /* --- special.c: the rare parts of entries and exits, behind slot->flags; vmcs02 is current --- */
 /* VMX_OK, or the exit reason of the failed entry with its qualification. */
 uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qualification);
 /* failed: the entry failed, so nothing of the guest is saved. False: VMX abort. */
 bool special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed);
-/* The exit-MSR-load area; vmcs01 is current. False: VMX abort. */
-bool special_load_msrs(struct cpu *cpu, struct nested_slot *slot);
 uint32_t special_flags(struct nested_slot *slot);
 /* Remembers L2's values of fields that an entry may not load (slot->not_loaded, or SPECIAL_ALL). vmcs01 is current. */
 void special_read_l2(struct nested *n, unsigned rows);

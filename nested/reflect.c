@@ -206,8 +206,11 @@ void reflect(struct cpu *cpu)
     enum inherited inherited = NOTHING;
     if ((v->soft[FIELD_EXIT_CONTROLS] & load_both) != load_both)
         inherited = basic == REASON_entry_guest_state && (reason & REASON_ENTRY_FAILURE) ? FROM_L2 : FROM_L3;
-    if (inherited == FROM_L3)
+    if (inherited == FROM_L3) {
         read_msrs(&from);
+        if (basic == REASON_entry_msr_load && (reason & REASON_ENTRY_FAILURE))
+            area_loaded(n, vmcs12_info(v, FIELD_EXIT_QUALIFICATION), &from.efer, &from.pat);
+    }
     if (slot->flags && !special_exit(cpu, slot, reason & REASON_ENTRY_FAILURE))
         vmx_abort("its exit MSR-store area cannot be stored");
     cpu->in_nested = cpu->waits_in_nested = false;
@@ -220,7 +223,7 @@ void reflect(struct cpu *cpu)
         load_host_state((struct vmcs01_sink){ 0 }, cpu, v, &from);
     }
     load_pdptes(v);
-    if (v->soft[FIELD_EXIT_MSR_LOAD_COUNT] && !special_load_msrs(cpu, slot))
+    if (v->soft[FIELD_EXIT_MSR_LOAD_COUNT] && !area_load_at_exit(v))
         vmx_abort("its exit MSR-load area cannot be loaded");
 }
 
@@ -231,6 +234,11 @@ void reflect(struct cpu *cpu)
 void reflect_at_entry(struct cpu *cpu, uint32_t reason, uint64_t intr_info)
 {
     struct vmcs12 *v = &cpu->nested->current->v;
+    uint64_t failed = cpu->nested->current->flags & SLOT_MSR_AREAS ? area_load_now(cpu->nested) : 0;
+    if (failed) {
+        reflect_reason(cpu, REASON_entry_msr_load | (uint32_t)REASON_ENTRY_FAILURE, failed);
+        return;
+    }
     uint64_t event = vmread(ENTRY_INTR_INFO);
     vmcs12_set_info(v, FIELD_IDT_VECTORING_INFO, event & INTR_VALID ? event : 0);
     vmcs12_set_info(v, FIELD_IDT_VECTORING_ERROR, vmread(ENTRY_EXCEPTION_ERROR));

@@ -1,6 +1,6 @@
 /*
- * The rare parts of nested entries and exits: guest fields that vmcs12 does not have loaded or saved, MSR areas, PDPTEs without
- * EPT, flushing without VPID. None of it runs for a vmcs12 that uses none of it (slot->flags is 0).
+ * The rare parts of nested entries and exits: guest fields that vmcs12 does not have loaded or saved, PDPTEs without EPT,
+ * flushing without VPID. None of it runs for a vmcs12 that uses none of it (slot->flags is 0).
  */
 #include "core/guest/guest.h"
 #include "core/cpu/machine.h"
@@ -12,8 +12,6 @@
 #include "nested/nested.h"
 
 #define LINK_POINTER_NONE (~0ull)
-#define MSR_AREA_MAX 512 /* entries, as IA32_VMX_MISC[27:25] = 0 recommends; longer areas must not hold the CPU */
-#define DEBUGCTL_DEFINED (BIT(0) | BIT(1)) /* LBR, BTF: what every processor has */
 
 /*
  * vmcs02 always loads and saves these guest fields, so that they survive exits that the guest hypervisor does not see. Where vmcs12
@@ -53,6 +51,8 @@ static bool cannot_change(const struct nested_slot *slot, const struct kept_row 
 {
     const struct vmcs12 *v = &slot->v;
     if (!k->msr)
+        return false;
+    if (v->soft[FIELD_ENTRY_MSR_LOAD_COUNT]) /* entries may */
         return false;
     if (!(v->soft[FIELD_PROC_CONTROLS] & PROC_MSR_BITMAP))
         return true;
@@ -139,141 +139,6 @@ static void load_pdptes(void)
         guest_copy_pdptes(vmread(GUEST_CR3));
 }
 
-/* --- MSR areas: SDM 3, "Loading MSRs" of "VM Entries" and "VM Exits", "Saving MSRs" --- */
-
-struct msr_entry {
-    uint32_t msr, reserved;
-    uint64_t value;
-};
-
-/* MSRs that the VMCS switches have their values there while another's are in the processor. The VMCS is current. */
-static const struct {
-    uint32_t msr, encoding;
-} switched[] = {
-    { MSR_EFER, VMCS_GUEST_EFER },
-    { MSR_PAT, VMCS_GUEST_PAT },
-    { MSR_DEBUGCTL, VMCS_GUEST_DEBUGCTL },
-    { MSR_SYSENTER_CS, VMCS_GUEST_SYSENTER_CS },
-    { MSR_SYSENTER_ESP, VMCS_GUEST_SYSENTER_ESP },
-    { MSR_SYSENTER_EIP, VMCS_GUEST_SYSENTER_EIP },
-};
-
-static uint32_t switched_encoding(uint32_t msr)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(switched); i++)
-        if (switched[i].msr == msr)
-            return switched[i].encoding;
-    return 0;
-}
-
-static struct msr_entry entry_read(uint64_t area, uint64_t i)
-{
-    const volatile struct msr_entry *e = gpa1_ptr(gpa1(area + i * sizeof(struct msr_entry)));
-    return (struct msr_entry){ e->msr, e->reserved, e->value };
-}
-
-static bool forbidden_anywhere(const struct msr_entry *e)
-{
-    return e->reserved || (e->msr >= MSR_X2APIC_FIRST && e->msr <= MSR_X2APIC_LAST) || e->msr == 0x9b /* SMM monitor */;
-}
-
-static bool forbidden_to_load(const struct msr_entry *e)
-{
-    return forbidden_anywhere(e) || e->msr == MSR_FS_BASE || e->msr == MSR_GS_BASE || e->msr == MSR_BIOS_UPDT_TRIG;
-}
-
-/* EFER as WRMSR would take it: no reserved bits; LME does not change under paging, LMA never by this. */
-static bool load_efer(uint64_t value)
-{
-    uint64_t old = vmread(GUEST_EFER);
-    if (value & ~machine.hw.efer)
-        return false;
-    if (((value ^ old) & EFER_LME) && (vmread(GUEST_CR0) & CR0_PG))
-        return false;
-    vmwrite(GUEST_EFER, (value & ~EFER_LMA) | (old & EFER_LMA));
-    return true;
-}
-
-static bool pat_valid(uint64_t value)
-{
-    for (unsigned i = 0; i < 8; i++) {
-        uint64_t type = value >> 8 * i & 0xff;
-        if (type > 7 || type == 2 || type == 3)
-            return false;
-    }
-    return true;
-}
-
-/* What WRMSR would accept: the value must not make a later VM entry fail. */
-static bool switched_valid(uint32_t msr, uint64_t value)
-{
-    unsigned spare = 64 - vmx_caps_linear_width(&machine.hw);
-    switch (msr) {
-    case MSR_PAT:
-        return pat_valid(value);
-    case MSR_DEBUGCTL:
-        return !(value & ~DEBUGCTL_DEFINED);
-    case MSR_SYSENTER_ESP:
-    case MSR_SYSENTER_EIP:
-        return (uint64_t)((int64_t)(value << spare) >> spare) == value;
-    default: /* IA32_SYSENTER_CS: any */
-        return true;
-    }
-}
-
-static bool load_one(const struct msr_entry *e)
-{
-    if (forbidden_to_load(e))
-        return false;
-    uint32_t encoding = switched_encoding(e->msr);
-    if (!encoding)
-        return msr_write(e->msr, e->value);
-    if (e->msr == MSR_EFER)
-        return load_efer(e->value);
-    if (!switched_valid(e->msr, e->value))
-        return false;
-    hw_vmwrite(encoding, e->value);
-    return true;
-}
-
-static bool store_one(uint64_t area, uint64_t i)
-{
-    struct msr_entry e = entry_read(area, i);
-    if (forbidden_anywhere(&e))
-        return false;
-    uint32_t encoding = e.msr == MSR_FS_BASE   ? VMCS_GUEST_FS_BASE
-                        : e.msr == MSR_GS_BASE ? VMCS_GUEST_GS_BASE
-                                               : switched_encoding(e.msr);
-    uint64_t value;
-    if (encoding)
-        value = hw_vmread(encoding);
-    else if (e.msr == MSR_TSC)
-        value = hw_rdtsc(); /* RDMSR in root mode: without the offset */
-    else if (!msr_read(e.msr, &value))
-        return false;
-    volatile struct msr_entry *out = gpa1_ptr(gpa1(area + i * sizeof(struct msr_entry)));
-    out->value = value;
-    watch_note_write(gpa1(area + i * sizeof(struct msr_entry)));
-    return true;
-}
-
-/* Index + 1 of the entry that failed, 0 if none did. */
-static uint64_t load_area(uint64_t area, uint64_t count_entries)
-{
-    for (uint64_t i = 0; i < count_entries; i++) {
-        struct msr_entry e = entry_read(area, i);
-        if (i >= MSR_AREA_MAX || !load_one(&e))
-            return i + 1;
-    }
-    return 0;
-}
-
-bool special_load_msrs(struct cpu *cpu, struct nested_slot *slot)
-{
-    (void)cpu;
-    return !load_area(slot->v.soft[FIELD_EXIT_MSR_LOAD_ADDR], slot->v.soft[FIELD_EXIT_MSR_LOAD_COUNT]);
-}
-
 uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qualification)
 {
     const struct vmcs12 *v = &slot->v;
@@ -293,30 +158,18 @@ uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qual
         load_pdptes();
     if (slot->flags & SLOT_FLUSH)
         hw_invvpid(INVVPID_SINGLE, VPID02_SHARED, 0);
-    if (v->soft[FIELD_ENTRY_MSR_LOAD_COUNT]) {
-        uint64_t failed = load_area(v->soft[FIELD_ENTRY_MSR_LOAD_ADDR], v->soft[FIELD_ENTRY_MSR_LOAD_COUNT]);
-        if (failed) {
-            *qualification = failed;
-            return REASON_entry_msr_load | (uint32_t)REASON_ENTRY_FAILURE;
-        }
-    }
+    if (v->soft[FIELD_ENTRY_MSR_LOAD_COUNT])
+        area_arm(cpu->nested, slot);
     return VMX_OK;
-}
-
-/* False: an entry could not be stored. */
-static bool store_area(uint64_t area, uint64_t count_entries)
-{
-    for (uint64_t i = 0; i < count_entries; i++)
-        if (i >= MSR_AREA_MAX || !store_one(area, i))
-            return false;
-    return true;
 }
 
 bool special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed)
 {
     (void)cpu;
     const struct vmcs12 *v = &slot->v;
-    if (!failed && !store_area(v->soft[FIELD_EXIT_MSR_STORE_ADDR], v->soft[FIELD_EXIT_MSR_STORE_COUNT]))
+    if (slot->flags & SLOT_MSR_AREAS)
+        area_disarm();
+    if (!failed && !area_store_at_exit(v))
         return false;
     if (slot->flags & SLOT_KEEP)
         keep_exit(slot, failed);

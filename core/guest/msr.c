@@ -216,6 +216,12 @@ static bool in_bitmap(uint32_t msr)
     return msr < MSR_BITMAP_PART_MSRS || msr - MSR_BITMAP_HIGH_FIRST < MSR_BITMAP_PART_MSRS;
 }
 
+bool msr_is_guests(uint32_t msr)
+{
+    const struct msr_range *range = range_find(msr);
+    return in_bitmap(msr) && !(range && range->write);
+}
+
 bool msr_read(uint32_t msr, uint64_t *value)
 {
     const struct msr_range *range = range_find(msr);

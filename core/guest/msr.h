@@ -20,6 +20,9 @@
 bool msr_read(uint32_t msr, uint64_t *value);
 bool msr_write(uint32_t msr, uint64_t value);
 
+/* The guest's writes of it go to the processor without an exit. */
+bool msr_is_guests(uint32_t msr);
+
 /* Fills Strata's MSR bitmap (4 KiB): what of the guest's accesses must exit. */
 void msr_bitmap_init(uint8_t *bitmap);
 /* From now on writes of the x2APIC ICR exit, or do not. */

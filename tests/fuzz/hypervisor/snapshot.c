@@ -19,7 +19,7 @@
 
 #define KEPT 64 /* snapshots; the one used least recently is given up for another */
 #define SECTIONS 2
-#define HEAPS 3
+#define HEAPS 1
 #define POOL 320u       /* pages of a CPU */
 #define SMALL_POOL 144u /* its VMCSs and bitmaps, its log, and little more than EPT02_PAGES_MIN */
 #define MEMORY_SIZE (NESTED_MACHINE_END - NESTED_MACHINE_START)
@@ -155,10 +155,8 @@ static void snapshot_take(struct snapshot *snapshot, struct snapshot_key key)
     memory_save(snapshot);
     sections_save(snapshot->pieces);
     piece_save(&snapshot->pieces[SECTIONS], nested_ept_shared, nested_shared_size());
-    for (unsigned i = 0; i < cpu_count; i++) {
-        piece_save(&snapshot->pieces[SECTIONS + 1 + i], cpus[i]->nested, nested_cpu_size());
+    for (unsigned i = 0; i < cpu_count; i++)
         memcpy(snapshot->vmcs01[i], fake_vmcs_values(cpus[i]->vmcs01.region), sizeof(snapshot->vmcs01[i]));
-    }
 }
 
 static void snapshot_give_up(struct snapshot *snapshot)

@@ -183,13 +183,21 @@ bool hw_rdmsr_try(uint32_t msr, uint64_t *value)
     return true;
 }
 
-bool hw_wrmsr_try(uint32_t msr, uint64_t value)
+bool fake_msr_load(uint32_t msr, uint64_t value)
 {
     int i = msr_find(msr);
     if (i < 0 || M.msrs[i].refuses)
         return false;
     M.msrs[i].value = value;
+    return true;
+}
+
+bool hw_wrmsr_try(uint32_t msr, uint64_t value)
+{
+    if (!fake_msr_load(msr, value))
+        return false;
     fake_record(FAKE_WRMSR, msr, value, 0);
+    int i = msr_find(msr);
     if (M.msrs[i].written)
         M.msrs[i].written(value);
     return true;

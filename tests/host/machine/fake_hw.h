@@ -114,6 +114,8 @@ enum fake_access fake_guest_vmwrite(uint32_t field, uint64_t value);
 
 /* An MSR that exists from now on. Others raise #GP, but for the capability MSRs, which are those of fake_caps. */
 void fake_msr_set(uint32_t msr, uint64_t value);
+/* The processor itself loads an MSR: without an entry in the journal. False: WRMSR would raise #GP. */
+bool fake_msr_load(uint32_t msr, uint64_t value);
 /* Value of an MSR that exists; without an entry in the journal. */
 uint64_t fake_msr_get(uint32_t msr);
 /* Called at each write of the MSR that is done, after it. NULL: nothing any more. */

@@ -6,6 +6,7 @@
 
 #include "core/guest/guest.h"
 #include "core/memory/mem.h"
+#include "nested/checks_rules.h"
 #include "tests/host/machine/processor_checks.h"
 #include "tests/host/support/support.h"
 
@@ -397,6 +398,65 @@ static const struct check_rule *guest_check(const struct active *vmcs)
     return !link_holds(vmcs) ? &link_rule : pdptes_hold(vmcs) ? NULL : &pdpte_rule;
 }
 
+/* --- the VM-entry MSR-load area: SDM 3, "Loading MSRs" of "VM Entries" --- */
+
+struct area_entry {
+    uint32_t msr, reserved;
+    uint64_t value;
+};
+
+static bool canonical(uint64_t value)
+{
+    unsigned spare = 64 - vmx_caps_linear_width(&fake_caps);
+    return (uint64_t)((int64_t)(value << spare) >> spare) == value;
+}
+
+/* MSRs that entries load from the VMCS and exits save there: what they become. False: WRMSR raises #GP. */
+static bool register_load(uint64_t *values, const struct area_entry *e)
+{
+    uint64_t efer = values[FIELD_GUEST_EFER];
+    switch (e->msr) {
+    case MSR_EFER:
+        if ((e->value & ~fake_caps.efer) || (((e->value ^ efer) & EFER_LME) && (values[FIELD_GUEST_CR0] & CR0_PG)))
+            return false;
+        values[FIELD_GUEST_EFER] = (e->value & ~EFER_LMA) | (efer & EFER_LMA);
+        return true;
+    case MSR_PAT:
+        values[FIELD_GUEST_PAT] = e->value;
+        return check_is_pat(e->value);
+    case MSR_DEBUGCTL:
+        values[FIELD_GUEST_DEBUGCTL] = e->value;
+        return !(e->value >> 16);
+    case MSR_SYSENTER_CS:
+        values[FIELD_GUEST_SYSENTER_CS] = (uint32_t)e->value;
+        return true;
+    case MSR_SYSENTER_ESP:
+        values[FIELD_GUEST_SYSENTER_ESP] = e->value;
+        return canonical(e->value);
+    case MSR_SYSENTER_EIP:
+        values[FIELD_GUEST_SYSENTER_EIP] = e->value;
+        return canonical(e->value);
+    default:
+        return fake_msr_load(e->msr, e->value);
+    }
+}
+
+/* The number of the entry that fails, or 0. */
+static uint64_t area_load(struct active *vmcs)
+{
+    uint64_t values[FIELD_COUNT];
+    memcpy(values, vmcs->values, sizeof(values));
+    for (uint64_t i = 0; i < values[FIELD_ENTRY_MSR_LOAD_COUNT]; i++) {
+        const struct area_entry *e = hpa_ptr(hpa(values[FIELD_ENTRY_MSR_LOAD_ADDR] + i * sizeof(*e)));
+        bool forbidden = e->reserved || e->msr == MSR_FS_BASE || e->msr == MSR_GS_BASE || e->msr >> 8 == 8 ||
+                         e->msr == MSR_BIOS_UPDT_TRIG;
+        if (forbidden || !register_load(values, e))
+            return i + 1;
+    }
+    memcpy(vmcs->values, values, sizeof(values)); /* as the next exit will save them */
+    return 0;
+}
+
 struct fake_entry fake_enter(enum fake_instruction instruction)
 {
     struct active *vmcs = current_vmcs("a VM entry");
@@ -425,6 +485,13 @@ struct fake_entry fake_enter(enum fake_instruction instruction)
         return (struct fake_entry){
             .result = FAKE_EXIT, .reason = reason, .qualification = rule->qualification, .rule = rule
         };
+    }
+    uint64_t failed = area_load(vmcs);
+    if (failed) {
+        uint64_t reason = REASON_entry_msr_load | REASON_ENTRY_FAILURE;
+        fake_exit(reason, failed);
+        fake_record(FAKE_ENTER, reason, 0, 0);
+        return (struct fake_entry){ .result = FAKE_EXIT, .reason = reason, .qualification = failed };
     }
     vmcs->launch = LAUNCH_LAUNCHED;
     /* SDM 3, "Event Injection": the valid bit is cleared by an exit, not by the entry. */

@@ -194,10 +194,12 @@ static const char *probe_fields(void)
 static void cpu_start(unsigned index, uint64_t pool_size)
 {
     static struct cpu storage[FAKE_CPUS];
+    static struct nested nested_storage[FAKE_CPUS];
     struct cpu *c = &storage[index];
     memset(c, 0, sizeof(*c));
     c->index = c->apic_id = index;
-    c->nested = calloc(1, nested_cpu_size());
+    memset(&nested_storage[index], 0, sizeof(nested_storage[index]));
+    c->nested = &nested_storage[index]; /* no heap: those addresses are wider than physical ones */
     pool_add(&c->pool, hpa(CPU_POOL(index)), pool_size);
     c->vmcs01.region = pool_alloc(&c->pool);
     cpus[index] = c;

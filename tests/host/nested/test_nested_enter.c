@@ -204,13 +204,15 @@ static struct expectation soft_expected(enum vmcs_row row)
         return is(~0ull);
     case FIELD_EXIT_MSR_STORE_COUNT:
     case FIELD_EXIT_MSR_LOAD_COUNT:
-    case FIELD_ENTRY_MSR_LOAD_COUNT:
         return is(0);
+    case FIELD_ENTRY_MSR_LOAD_COUNT:
+        return is(V(ENTRY_MSR_LOAD_COUNT));
+    case FIELD_ENTRY_MSR_LOAD_ADDR: /* a copy of vmcs12's */
+        return counts_if(V(ENTRY_MSR_LOAD_COUNT), (uint64_t)nested_machine_cpu()->nested->area);
     case FIELD_VMREAD_BITMAP: /* test of their own */
     case FIELD_VMWRITE_BITMAP:
     case FIELD_EXIT_MSR_STORE_ADDR:
     case FIELD_EXIT_MSR_LOAD_ADDR:
-    case FIELD_ENTRY_MSR_LOAD_ADDR:
     case FIELD_EXECUTIVE_VMCS:
     case FIELD_VM_INSTRUCTION_ERROR:
         return counts_if(false, 0);
