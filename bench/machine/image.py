@@ -22,7 +22,11 @@ CYLINDER = HEADS * SECTORS_PER_TRACK * SECTOR
 PARTITION_START = 1 << 20  # bytes; the core image lives below
 CLUSTER = 32 << 10  # GRUB's disk cache unit: aligned reads of it are not copied a second time
 GRUB_DIR = Path("/usr/lib/grub/i386-pc")
+EFI_GRUB_DIR = Path("/usr/lib/grub/x86_64-efi")
 BASE_MODULES = ("biosdisk", "part_msdos", "fat")
+EFI_BASE_MODULES = ("part_msdos", "fat", "serial")
+EFI_PROGRAM = "/EFI/BOOT/BOOTX64.EFI"  # what firmware starts from a disk that it knows nothing of
+FAT16, EFI_SYSTEM = 0x0E, 0xEF  # partition types
 MODULE_OF_COMMAND = {  # the rest have a module of their own name
     "linux": "linux", "initrd": "linux", "module2": "multiboot2", "module": "multiboot",
     "chainloader": "chain", "echo": "echo", "boot": "boot", "terminal_output": "terminal",
@@ -52,16 +56,31 @@ def grub_disk(out, files, cfg, modules=()):
         core = _core_image(Path(scratch), cfg, modules)
         part = _fat_image(Path(scratch), files)
         disk = Path(scratch) / "disk"
-        _assemble(disk, core, part)
+        _assemble(disk, (GRUB_DIR / "boot.img").read_bytes(), core.read_bytes(), part)
         os.replace(disk, out)
 
 
-def modules_for(cfg):
+def efi_disk(out, files, cfg):
+    """The same for UEFI: one FAT partition with GRUB for EFI as the program that firmware starts by itself."""
+    out = Path(out)
+    if not (EFI_GRUB_DIR / "moddep.lst").is_file():
+        raise MachineError(f"missing {EFI_GRUB_DIR} (Debian package grub-efi-amd64-bin)")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=out.name, dir=out.parent) as scratch:
+        script, program, disk = (Path(scratch) / name for name in ("grub.cfg", "grub.efi", "disk"))
+        script.write_text(cfg.rstrip() + "\n")
+        _tool("grub-mkimage", "-O", "x86_64-efi", "-d", EFI_GRUB_DIR, "-p", "(,msdos1)/boot/grub", "-c", script, "-o", program,
+              *modules_for(cfg, EFI_BASE_MODULES))
+        _assemble(disk, b"", b"", _fat_image(Path(scratch), {EFI_PROGRAM: program, **files}))
+        os.replace(disk, out)
+
+
+def modules_for(cfg, base=BASE_MODULES):
     """The GRUB modules that the commands in CFG need."""
     commands = {line.split()[0] for line in cfg.splitlines()
                 if line.strip() and not line.lstrip().startswith("#")}
     commands = {c for c in commands if "=" not in c} - BUILTIN_COMMANDS
-    return sorted(set(BASE_MODULES) | {MODULE_OF_COMMAND.get(c, c) for c in commands})
+    return sorted(set(base) | {MODULE_OF_COMMAND.get(c, c) for c in commands})
 
 
 def _core_image(scratch, cfg, modules):
@@ -111,25 +130,25 @@ def _first_cluster(part):
     return (reserved + fats * fat_sectors) * SECTOR + root_entries * 32
 
 
-def _assemble(disk, core, part):
-    part_size = part.stat().st_size
+def _assemble(disk, boot, core, part):
+    """BOOT is code for the boot sector, CORE what follows it; an EFI disk has neither."""
     with open(disk, "wb") as f:
-        f.write(_boot_sector(PARTITION_START // SECTOR, part_size // SECTOR))
-        f.write(core.read_bytes())
+        f.write(_boot_sector(boot, PARTITION_START // SECTOR, part.stat().st_size // SECTOR))
+        f.write(core)
         f.seek(PARTITION_START)
         with open(part, "rb") as p:
             shutil.copyfileobj(p, f)
         f.truncate(_round_up(f.tell(), CYLINDER))
 
 
-def _boot_sector(start, sectors):
-    """GRUB's boot.img with one active FAT16 partition, START and SECTORS in sectors.
+def _boot_sector(code, start, sectors):
+    """CODE (GRUB's boot.img) with one active FAT16 partition, START and SECTORS in sectors; no code: EFI's partition.
 
     boot.img looks for the core at sector 1 and the core's own block list, written by
     grub-mkimage, goes on at sector 2: nothing has to be patched.
     """
-    boot = bytearray((GRUB_DIR / "boot.img").read_bytes())
-    entry = struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x0E, b"\xfe\xff\xff",
+    boot = bytearray(code or bytes(SECTOR))
+    entry = struct.pack("<B3sB3sII", 0x80 if code else 0, b"\xfe\xff\xff", FAT16 if code else EFI_SYSTEM, b"\xfe\xff\xff",
                         start, sectors)
     boot[446:510] = entry + bytes(48)
     boot[510:512] = b"\x55\xaa"
