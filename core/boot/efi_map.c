@@ -8,6 +8,7 @@
 enum efi_type {
     EFI_RESERVED = 0,
     EFI_LOADER_CODE = 1,
+    EFI_BOOT_SERVICES_CODE = 3,
     EFI_BOOT_SERVICES_DATA = 4,
     EFI_CONVENTIONAL = 7,
 };
@@ -85,4 +86,16 @@ uint64_t efi_map_reserve(const uint8_t *map, uint64_t size, uint32_t descriptor_
         }
     }
     return w.size;
+}
+
+bool efi_map_spare_services(const struct boot_efi *efi, struct memmap *map)
+{
+    for (uint32_t at = 0; efi->map && at < efi->map_size; at += efi->descriptor_size) {
+        struct efi_descriptor d;
+        memcpy(&d, efi->map + at, sizeof(d));
+        bool services = d.type == EFI_BOOT_SERVICES_CODE || d.type == EFI_BOOT_SERVICES_DATA;
+        if (services && d.pages <= UINT64_MAX >> PAGE_SHIFT && !memmap_hide(map, d.physical, d.pages << PAGE_SHIFT))
+            return false;
+    }
+    return true;
 }

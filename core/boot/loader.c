@@ -22,6 +22,7 @@
 
 static struct {
     struct guest_view view;
+    const struct memmap *free;
     struct kernel kernel;
     struct boot_module module[MAX_BOOT_MODULES]; /* of view: where they are to lie; the first is the kernel's image */
     bool module_moves[MAX_BOOT_MODULES];
@@ -50,7 +51,10 @@ static const char *module_reason(unsigned i, const char *why)
     return plan.reason;
 }
 
-static bool all_ram(uint64_t start, uint64_t end) { return memmap_ram_run(plan.view.memmap, start, end) >= end; }
+static bool all_ram(const struct memmap *map, uint64_t start, uint64_t end)
+{
+    return memmap_ram_run(map, start, end) >= end;
+}
 
 /* The original map has what Strata has since taken; modules lie in neither's way. */
 static const char *check_modules(const struct loader_input *in)
@@ -60,7 +64,7 @@ static const char *check_modules(const struct loader_input *in)
         return "there are more than 16 modules";
     for (unsigned i = 0; i < boot->module_count; i++) {
         const struct boot_module *m = original(i);
-        if (m->end > m->start && !all_ram(m->start, m->end))
+        if (m->end > m->start && !all_ram(plan.view.memmap, m->start, m->end))
             return module_reason(i, "it does not lie in memory that the memory map has");
         for (unsigned j = 0; j < in->avoid_count; j++)
             if (overlap(m->start, m->end, in->avoid[j].start, in->avoid[j].end))
@@ -74,15 +78,16 @@ static const char *check_modules(const struct loader_input *in)
 
 static uint64_t place(uint64_t size, uint64_t align, uint64_t below)
 {
-    return memmap_place(plan.view.memmap, size, align, below, plan.taken, plan.taken_count);
+    uint64_t at = memmap_place(plan.free, size, align, below, plan.taken, plan.taken_count);
+    return at ? at : memmap_place(plan.view.memmap, size, align, below, plan.taken, plan.taken_count);
 }
 
-static bool kernel_fits(const struct loader_input *in, uint64_t start, uint64_t end)
+static bool kernel_fits(const struct loader_input *in, const struct memmap *map, uint64_t start, uint64_t end)
 {
     for (unsigned i = 0; i < in->avoid_count; i++)
         if (overlap(start, end, in->avoid[i].start, in->avoid[i].end))
             return false;
-    return all_ram(start, end);
+    return all_ram(map, start, end);
 }
 
 /* The kernel lies where it wants to, if that is memory: modules make room for it. Else where there is nothing. */
@@ -90,7 +95,8 @@ static const char *place_kernel(const struct loader_input *in)
 {
     struct kernel *k = &plan.kernel;
     uint64_t to = k->start, size = k->end - k->start;
-    if (!kernel_fits(in, k->start, k->end)) {
+    /* A kernel that may lie elsewhere spares what is not quite free. */
+    if (!kernel_fits(in, k->align ? plan.free : plan.view.memmap, k->start, k->end)) {
         to = k->align ? place(size, k->align, k->below) : 0;
         if (!to || to < k->lowest)
             return module_reason(0, k->align ? "there is no free memory for the kernel below 4 GiB"
@@ -174,6 +180,7 @@ static const char *place_area(void)
 const char *loader_plan(const struct loader_input *in)
 {
     plan.view = in->view;
+    plan.free = in->free;
     plan.taken_count = 0;
     plan.module_count = plan.view.boot->module_count;
     const char *reason = check_modules(in);

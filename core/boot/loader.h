@@ -9,9 +9,10 @@
 #include "core/cpu/guest_entry.h"
 
 struct loader_input {
-    struct guest_view view;   /* module and module_count are the loader's affair */
-    struct memmap_range info; /* where the boot loader's information lies */
-    unsigned avoid_count;     /* what must not be written to, besides what the memory map reserves */
+    struct guest_view view;    /* module and module_count are the loader's affair */
+    const struct memmap *free; /* the memory that things are put into, where it does: part of view.memmap's */
+    struct memmap_range info;  /* where the boot loader's information lies */
+    unsigned avoid_count;      /* what must not be written to, besides what the memory map reserves */
     const struct memmap_range *avoid;
 };
 

@@ -8,12 +8,12 @@
 #include "core/cpu/machine.h"
 #include "core/memory/mem.h"
 
-_Static_assert(LOW_E820_MAX *E820_ENTRY_OLD_SIZE < LOW_PAGE_SIZE, "the list fits the page");
-
 #define BDA_MEMORY_KIB 0x413 /* BIOS data area 40:13h: KiB of conventional memory */
 #define INT15_VECTOR (0x15 * 4)
 #define CONVENTIONAL_MIN_KIB 64
 #define CONVENTIONAL_MAX_KIB 640
+
+#define E820_SPLITS 2 /* what the end of conventional memory can add to the map */
 
 static struct low_page *low_page(void) { return hpa_ptr(hpa(machine.low_page)); }
 
@@ -43,7 +43,9 @@ bool lowpage_take(void)
     uint32_t kib = *low_word(BDA_MEMORY_KIB);
     if (kib < CONVENTIONAL_MIN_KIB || kib > CONVENTIONAL_MAX_KIB)
         return false;
-    fill_page(align_down(kib * KIB - LOW_PAGE_SIZE, LOW_PAGE_SIZE));
+    uint64_t code = (uint64_t)(realmode_blob_end - realmode_blob);
+    uint64_t list = (memory01.memmap.count + E820_SPLITS) * E820_ENTRY_OLD_SIZE;
+    fill_page(align_down(kib * KIB - align_up(code + list, LOW_PAGE_SIZE), LOW_PAGE_SIZE));
     return true;
 }
 
@@ -67,8 +69,8 @@ void lowpage_message(const char *text)
 bool lowpage_describe_memory(void)
 {
     struct low_page *low = low_page();
-    static struct e820_entry list[LOW_E820_MAX];
-    unsigned n = memmap_e820(&memory01.memmap, machine.low_page, list, LOW_E820_MAX);
+    static struct e820_entry list[MEMMAP_ENTRIES + E820_SPLITS];
+    unsigned n = memmap_e820(&memory01.memmap, machine.low_page, list, ARRAY_SIZE(list));
     if (!n)
         return false;
     for (unsigned i = 0; i < n; i++)

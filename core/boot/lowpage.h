@@ -6,8 +6,7 @@
 #ifndef STRATA_LOWPAGE_H
 #define STRATA_LOWPAGE_H
 
-#define LOW_PAGE_SIZE 4096
-#define LOW_E820_MAX 80 /* entries */
+#define LOW_PAGE_SIZE 4096 /* where CPUs start; long lists of memory take more pages */
 #define LOW_MESSAGE_SIZE 240
 #define LOW_GDT_REAL_CODE 3 /* index of the 16-bit code segment, whose base is the page */
 
@@ -46,7 +45,10 @@ struct low_page {
 
 extern const uint8_t realmode_blob[], realmode_blob_end[];
 
-/* Chooses the page (machine.low_page) as a PC's BIOS counts memory, and fills in the code. False: its data area makes no sense. */
+/*
+ * Chooses the page (machine.low_page) as a PC's BIOS counts memory, and the pages behind it that the memory map needs, and fills
+ * in the code. False: its data area makes no sense.
+ */
 bool lowpage_take(void);
 /*
  * Without such a BIOS: chooses a free page of the memory map, which serves to start Strata's own CPUs and is the guest's

@@ -8,6 +8,7 @@
 #include "core/guest/cpuid.h"
 #include "core/guest/dispatch.h"
 #include "core/lib/format.h"
+#include "core/boot/efi_map.h"
 #include "core/boot/handover.h"
 #include "core/boot/loader.h"
 #include "core/cpu/lapic.h"
@@ -42,6 +43,7 @@ extern void relocate(void *to, const void *from, uint64_t size, uint64_t cr3);
 
 static const void *boot_info_at; /* the boot loader's information, where it lies */
 static struct boot_info boot;
+static struct memmap free_memory; /* of the map that which is free without reserve */
 static struct acpi_cpus found_cpus;
 static hpa_t image_place; /* where the image has been moved to; 0: not yet */
 
@@ -74,7 +76,8 @@ static uint64_t find_place(uint64_t size)
     };
     for (unsigned i = 0; i < boot.module_count; i++)
         avoid[2 + i] = (struct memmap_range){ boot.module[i].start, boot.module[i].end };
-    return memmap_place(&memory01.memmap, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
+    uint64_t at = memmap_place(&free_memory, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
+    return at ? at : memmap_place(&memory01.memmap, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
 }
 
 /* Moves the image to its place and onto page tables of its own that map memory up to `mapped`. False: no room for these. */
@@ -106,6 +109,7 @@ static struct loader_input loader_input(const struct memmap *memmap, uint64_t lo
                   .low_end = low_end,
                   .kept = kept,
                   .kept_count = 0 },
+        .free = &free_memory,
         .info = info_range(),
         .avoid = avoid,
         .avoid_count = count,
@@ -171,7 +175,9 @@ static void read_boot_info(const void *info)
         refuse("the boot loader's multiboot2 information is damaged");
     if (!boot.has_memory_map)
         refuse("the boot loader gives no memory map");
-    memory01.memmap = boot.memmap;
+    memory01.memmap = free_memory = boot.memmap;
+    if (!efi_map_spare_services(&boot.efi, &free_memory))
+        log_warn("EFI's memory map has too many entries: what its boot services left may be written over");
 }
 
 /* ACPI tables lie in what the memory map knows, or in the BIOS's megabyte. */
@@ -189,23 +195,30 @@ static const void *acpi_pointer(uint64_t phys, size_t size)
     return NULL;
 }
 
-/* The CPU that runs this becomes number 0. */
+static const char *const acpi_reasons[] = {
+    [ACPI_NO_RSDP] = "no RSDP: ACPI does not say which CPUs there are",
+    [ACPI_NO_MADT] = "no valid MADT: ACPI does not say which CPUs there are",
+    [ACPI_BAD_MADT] = "the MADT is damaged: ACPI does not say which CPUs there are",
+};
+
+/* All CPUs are Strata's or none: one that the guest starts by itself would see all memory. The one that runs this is number 0. */
 static void find_cpus(void)
 {
     uint32_t self = lapic_id();
+    bool listed = false;
     enum acpi_result result = acpi_find_cpus(acpi_pointer, boot.rsdp, boot.rsdp_size, &found_cpus);
-    if (result != ACPI_OK || found_cpus.count == 0) {
-        log_warn("ACPI lists no CPUs: using this one alone");
-        found_cpus.count = 1;
-        found_cpus.apic_id[0] = self;
-    }
+    if (result != ACPI_OK)
+        refuse(acpi_reasons[result]);
     if (found_cpus.dropped)
-        log_warn("using %u CPUs; %u more stay with the firmware", found_cpus.count, found_cpus.dropped);
+        refuse("the machine has more than 64 CPUs");
     for (unsigned i = 0; i < found_cpus.count; i++)
         if (found_cpus.apic_id[i] == self) {
             found_cpus.apic_id[i] = found_cpus.apic_id[0];
             found_cpus.apic_id[0] = self;
+            listed = true;
         }
+    if (!listed)
+        refuse("the MADT does not list the CPU that boots");
 }
 
 /* For all CPUs together. Page tables of 4-KiB pages take more. */
@@ -226,7 +239,7 @@ static void settle(void)
                "more)");
     memory01.hidden_start = start;
     memory01.hidden_end = start + size;
-    if (!memmap_hide(&memory01.memmap, start, size))
+    if (!memmap_hide(&memory01.memmap, start, size) || !memmap_hide(&free_memory, start, size))
         refuse("the memory map has too many entries");
     memory_find_plain();
     pool_add(&memory01.pool, hpa(start + IMAGE_SIZE + shared), shared_size() - shared);

@@ -4,7 +4,6 @@
  */
 #include "core/boot/multiboot2.h"
 
-#include "core/boot/efi_map.h"
 #include "core/memory/mem.h"
 
 #define TAG_ALIGN 8

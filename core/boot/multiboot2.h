@@ -50,6 +50,7 @@
 #include "core/lib/types.h"
 
 #define MULTIBOOT2_NO_DRIVE (-1)
+#define EFI_DESCRIPTOR_SIZE 40 /* bytes of an EFI memory descriptor that are known; firmware may have longer ones */
 
 /* Physical addresses; end is the first byte behind. */
 struct boot_module {

@@ -274,8 +274,7 @@ to_real:
     ljmp *%cs:OFF(real_jump)
 
     .balign 4
-e820:
-    .fill LOW_E820_MAX * 20
+e820:                           /* the list follows the code, as long as it is */
 realmode_blob_end:
 
     .section .note.GNU-stack, "", @progbits

@@ -25,7 +25,9 @@
 #define PORT_B_GATE2 0x01
 #define PORT_B_SPEAKER 0x02
 #define PORT_B_OUT2 0x20
-#define PIT_LIMIT 10000000u /* polls; a machine without a PIT is not waited for */
+#define PIT_LIMIT 10000000u /* polls */
+#define TICKS_A_US                                                                                                     \
+    10000u /* of the time-stamp counter, more than any has: how long a PIT that is missing or gated is waited for */
 
 extern _Noreturn void guest_start(struct cpu *cpu);
 
@@ -38,7 +40,9 @@ static void wait_us(unsigned us)
     hw_outb(PIT_COMMAND, PIT_CHANNEL2_ONE_SHOT);
     hw_outb(PIT_CHANNEL2, (uint8_t)ticks);
     hw_outb(PIT_CHANNEL2, (uint8_t)(ticks >> 8));
-    for (unsigned i = 0; i < PIT_LIMIT && !(hw_inb(PORT_B) & PORT_B_OUT2); i++)
+    uint64_t begin = hw_rdtsc();
+    for (unsigned i = 0;
+         i < PIT_LIMIT && hw_rdtsc() - begin < (uint64_t)us * TICKS_A_US && !(hw_inb(PORT_B) & PORT_B_OUT2); i++)
         hw_pause();
     hw_outb(PORT_B, port_b);
 }
@@ -86,6 +90,25 @@ static const char *wake_cpu(struct cpu *cpu)
     }
 }
 
+/*
+ * Strata gives up: CPUs in its guest leave VMX, then all are put where INIT puts a CPU, executing nothing: Strata's memory is
+ * about to be somebody else's.
+ */
+static void stop_cpus(void)
+{
+    unsigned waiting = 1;
+    start_abandon();
+    for (unsigned waited = 0; waiting && waited < START_WAIT_US; waited += SIPI_WAIT_US) {
+        wait_us(SIPI_WAIT_US);
+        waiting = 0;
+        for (unsigned i = 1; i < cpu_count; i++)
+            waiting += cpu_state(cpus[i]) == CPU_WAITING;
+    }
+    for (unsigned i = 1; i < cpu_count; i++)
+        lapic_icr_write(ICR_MODE_INIT | ICR_LEVEL | ICR_ASSERT, cpus[i]->apic_id);
+    wait_us(INIT_WAIT_US);
+}
+
 const char *wake_cpus(void)
 {
     for (unsigned i = 1; i < cpu_count; i++) {
@@ -93,8 +116,7 @@ const char *wake_cpus(void)
         if (!failure)
             continue;
         log_error("CPU %u (APIC id %u): %s", i, cpus[i]->apic_id, failure);
-        start_abandon();
-        wait_us(INIT_WAIT_US);
+        stop_cpus();
         return failure;
     }
     cpus[0]->state = CPU_STARTED;

@@ -102,9 +102,10 @@ void vmcs01_create(struct cpu *cpu)
     vmwrite(GUEST_PAT, hw_rdmsr(MSR_PAT));
     vmwrite(VMCS_LINK_POINTER, LINK_POINTER_NONE);
     vmwrite(GUEST_DEBUGCTL, 0);
-    vmwrite(GUEST_SYSENTER_CS, 0);
-    vmwrite(GUEST_SYSENTER_ESP, 0);
-    vmwrite(GUEST_SYSENTER_EIP, 0);
+    /* As whoever came before Strata left them. */
+    vmwrite(GUEST_SYSENTER_CS, hw_rdmsr(MSR_SYSENTER_CS));
+    vmwrite(GUEST_SYSENTER_ESP, hw_rdmsr(MSR_SYSENTER_ESP));
+    vmwrite(GUEST_SYSENTER_EIP, hw_rdmsr(MSR_SYSENTER_EIP));
 }
 
 static void write_segment(enum segment segment, uint16_t selector, uint32_t rights)

@@ -15,12 +15,21 @@
 
 static bool abandoned;
 
+/* A CPU in wait-for-SIPI drops an INIT (SDM 3, "Activity State"): a SIPI brings it out. */
 void start_abandon(void)
 {
-    abandoned = true;
+    __atomic_store_n(&abandoned, true, __ATOMIC_RELEASE);
     for (unsigned i = 1; i < cpu_count; i++)
         if (cpu_state(cpus[i]) == CPU_WAITING)
-            lapic_icr_write(ICR_MODE_INIT | ICR_LEVEL | ICR_ASSERT, cpus[i]->apic_id);
+            lapic_icr_write(ICR_MODE_STARTUP | ICR_ASSERT, cpus[i]->apic_id);
+}
+
+/* From here on an INIT does to this CPU what it does without VMX. */
+static _Noreturn void stop_cpu(struct cpu *cpu)
+{
+    hw_vmxoff();
+    cpu_set_state(cpu, CPU_FAILED);
+    hw_halt();
 }
 
 static bool starts(const struct cpu *cpu)
@@ -72,6 +81,8 @@ static void reset(struct cpu *cpu)
 void start_handle_sipi(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
+    if (__atomic_load_n(&abandoned, __ATOMIC_ACQUIRE))
+        stop_cpu(cpu);
     uint16_t vector = (uint16_t)(vmread(EXIT_QUALIFICATION) & 0xff);
     start_note_sipi(cpu);
     reset(cpu);
@@ -95,10 +106,6 @@ static void wait_for_sipi(struct cpu *cpu)
 void start_handle_init(struct cpu *cpu, uint32_t reason)
 {
     (void)reason;
-    if (abandoned) {
-        hw_vmxoff();
-        hw_halt();
-    }
     if (nested_init_signal(cpu))
         return;
     if (hw_rdmsr(MSR_APIC_BASE) & APIC_BASE_BSP)

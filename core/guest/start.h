@@ -6,7 +6,7 @@
 
 #include "core/cpu/cpu.h"
 
-/* Strata gives up before its guest runs: CPUs that wait leave VMX and halt, for the firmware's successor to start. */
+/* Strata gives up before its guest runs: CPUs that wait (CPU_WAITING) are told to leave VMX and halt (CPU_FAILED). */
 void start_abandon(void);
 
 /* A guest or nested guest takes an INIT on this CPU, and will wait for a SIPI: none of those that come until then may be lost. */

@@ -5,8 +5,8 @@
 #ifndef STRATA_LIMITS_H
 #define STRATA_LIMITS_H
 
-#define MAX_CPUS 64         /* logical processors that Strata takes; further ones stay in wait-for-SIPI */
-#define MEMMAP_ENTRIES 128  /* ranges of the memory map, after merging */
+#define MAX_CPUS 64         /* logical processors; a machine with more is refused, for all are Strata's or none */
+#define MEMMAP_ENTRIES 512  /* ranges of the memory map, after merging */
 #define MAX_BOOT_MODULES 16 /* modules that the boot loader put into memory */
 
 #endif

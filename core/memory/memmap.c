@@ -22,7 +22,7 @@ static uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 /* v, or the bound of [low, high] that it passes. */
 static uint64_t clamp(uint64_t v, uint64_t low, uint64_t high) { return min_u64(max_u64(v, low), high); }
 
-void memmap_init(struct memmap *map) { memset(map, 0, sizeof(*map)); }
+void memmap_init(struct memmap *map) { map->count = 0; }
 
 /* Appends behind the last entry, merging with it where it touches; type 0 means nothing. False when full. */
 static bool append(struct memmap *map, uint64_t base, uint64_t end, uint32_t type)
@@ -42,6 +42,12 @@ static bool append(struct memmap *map, uint64_t base, uint64_t end, uint32_t typ
     return true;
 }
 
+static void copy(struct memmap *to, const struct memmap *from)
+{
+    to->count = from->count;
+    memcpy(to->entry, from->entry, from->count * sizeof(from->entry[0]));
+}
+
 /* The type of a byte that was of type old (0 = nothing) and over which type laid is laid. */
 typedef uint32_t (*overlap_rule)(uint32_t old, uint32_t laid);
 
@@ -55,8 +61,8 @@ static uint32_t rule_ram_only(uint32_t old, uint32_t laid) { return old == MEMMA
  */
 static bool overlay(struct memmap *map, uint64_t base, uint64_t end, uint32_t type, overlap_rule rule)
 {
-    struct memmap result;
-    memmap_init(&result);
+    static struct memmap result; /* too large for a stack; used at boot only */
+    result.count = 0;
     uint64_t at = base;
     bool fits = true;
     for (uint32_t i = 0; i < map->count; i++) {
@@ -70,7 +76,7 @@ static bool overlay(struct memmap *map, uint64_t base, uint64_t end, uint32_t ty
     }
     fits = append(&result, at, end, rule(0, type)) && fits;
     if (fits)
-        *map = result;
+        copy(map, &result);
     return fits;
 }
 
@@ -168,7 +174,8 @@ uint64_t memmap_place_low(const struct memmap *map, uint64_t size, const struct 
 
 unsigned memmap_e820(const struct memmap *map, uint64_t low_end, struct e820_entry *out, unsigned max)
 {
-    struct memmap clipped = *map;
+    static struct memmap clipped;
+    copy(&clipped, map);
     if (low_end < LOW_MEMORY_END && !memmap_hide(&clipped, low_end, LOW_MEMORY_END - low_end))
         return 0;
     if (clipped.count > max)

@@ -1,4 +1,4 @@
-/* sources: core/boot/efi_map.c */
+/* sources: core/boot/efi_map.c core/memory/memmap.c */
 /*
  * EFI memory maps with holes cut out, against a look at each page.
  */
@@ -103,8 +103,31 @@ static void test_nonsense(void **state)
     assert_int_equal(efi_map_reserve((const uint8_t *)in, STEP - 1, STEP, &range, 1, out), 0);
 }
 
+/* What boot services left is spared; everything else stays free. */
+static void test_spare_services(void **state)
+{
+    (void)state;
+    struct descriptor in[] = {
+        { 7, 0, 0, 0, 16, 0, { 0 } },
+        { 4, 0, 16 * PAGE_SIZE, 0, 4, 0, { 0 } },
+        { 2, 0, 20 * PAGE_SIZE, 0, 4, 0, { 0 } },
+        { 3, 0, 24 * PAGE_SIZE, 0, 1, 0, { 0 } },
+        { 4, 0, 30 * PAGE_SIZE, 0, UINT64_MAX, 0, { 0 } }, /* nonsense */
+    };
+    struct boot_efi efi = { true, false, 0, (const uint8_t *)in, sizeof(in), STEP, 1 };
+    struct memmap map;
+    memmap_init(&map);
+    assert_true(memmap_add(&map, 0, PAGES * PAGE_SIZE, MEMMAP_RAM));
+    assert_true(efi_map_spare_services(&efi, &map));
+    for (uint64_t p = 0; p < PAGES; p++)
+        assert_int_equal(memmap_is_ram(&map, p * PAGE_SIZE), !((p >= 16 && p < 20) || p == 24));
+    efi.map = NULL;
+    assert_true(efi_map_spare_services(&efi, &map));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_against_pages), cmocka_unit_test(test_nonsense) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_against_pages), cmocka_unit_test(test_nonsense),
+                                        cmocka_unit_test(test_spare_services) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -148,6 +148,7 @@ static struct loader_input finish(void)
                   .low_end = 0x90000,
                   .kept = avoid + 1,
                   .kept_count = 1 },
+        .free = &memmap,
         .info = { INFO_AT, INFO_AT + info_size },
         .avoid = avoid,
         .avoid_count = 2,

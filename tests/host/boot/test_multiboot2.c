@@ -13,7 +13,7 @@
 
 #include "tests/host/support/support.h"
 
-#define BLOCK_MAX 4096
+#define BLOCK_MAX 32768
 
 /* An information block under construction. */
 struct block {
