@@ -1,5 +1,5 @@
 # The runner's targets: setup, run, and the guest's program strata-stat; the benchmarks: bench, bench-test.
-# Variables of `make run`: MACHINE LEVELS BOOT SMP CPU ARCH KERNEL INITRD INTERACTIVE OPTIONS GUEST MEMORY.
+# Variables of `make run`: MACHINE LEVELS BOOT FIRMWARE SMP CPU ARCH KERNEL INITRD INTERACTIVE OPTIONS GUEST MEMORY.
 # GUEST=kvm: the guest hypervisor is Linux with KVM (tests/linux/kvm-init has the words that may follow); GUEST=xen: Xen (xen-init).
 # Included by the top Makefile; touches nothing outside build/.
 
@@ -12,6 +12,7 @@ RUN_ARGUMENTS = \
     $(if $(MACHINE),--machine $(call shell_word,$(MACHINE))) \
     $(if $(LEVELS),--levels $(call shell_word,$(LEVELS))) \
     $(if $(BOOT),--boot $(call shell_word,$(BOOT))) \
+    $(if $(FIRMWARE),--firmware $(call shell_word,$(FIRMWARE))) \
     $(if $(SMP),--smp $(call shell_word,$(SMP))) \
     $(if $(CPU),--cpu $(call shell_word,$(CPU))) \
     $(if $(ARCH),--arch $(call shell_word,$(ARCH))) \

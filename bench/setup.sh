@@ -38,7 +38,7 @@ run_packages="gcc libc6-dev make python3 grub-pc-bin grub-common mtools bochs bo
 test_packages="libcmocka-dev clang libclang-rt-dev gcc-multilib cppcheck
     clang-format clang-tidy qemu-system-x86"
 # GUEST=kvm: what L2's disk is filled with. Both are only run inside the emulator.
-kvm_packages="qemu-system-x86 linux-perf"
+kvm_packages="ovmf grub-efi-amd64-bin qemu-system-x86 linux-perf"
 debug_packages=gdb
 bench_packages="python3-jsonschema python3-matplotlib"
 # Another machine than Bochs: QEMU with KVM, and its counters.

@@ -63,6 +63,8 @@ def _build(machine, out_dir, ips, words):
     script.write_text(shlex.join(map(str, command)) + "\necho $? >/tmp/status\n")
     relay = disk.compiled(out_dir / "below-relay", FILES / "relay.c", disk.PROGRAM_FLAGS)
     files = {str(p).lstrip("/"): p for p in (disk.QEMU, *disk.libraries(disk.QEMU), *disk.firmware())}
+    if machine.firmware == "uefi":
+        files[str(qemu.OVMF).lstrip("/")] = qemu.OVMF
     files |= {"below/qemu": script, "below/relay": relay} | {inside: path for path, inside in images.items()}
     disk.write(archive, files)
     return [boot, archive]

@@ -22,6 +22,7 @@ PROGRAM = "qemu-system-x86_64"
 DISKS_MAX = 4
 NESTED = "sys/module/kvm_intel/parameters/nested"
 POWER_OFF = "guest-shutdown"
+OVMF = Path("/usr/share/ovmf/OVMF.fd")  # UEFI
 
 
 # What makes KVM offer the enlightened VMCS of Hyper-V's interface.
@@ -38,6 +39,7 @@ class Machine:
     memory_mib: int = 1024
     perf: bool = True  # record L0's view, with KVM
     data: list = field(default_factory=list)  # disks that the BIOS does not boot
+    firmware: str = "bios"  # or uefi
     hyperv: bool = False  # KVM looks like Hyper-V, which has another kind of VMCS
 
     @property
@@ -52,6 +54,8 @@ class Machine:
         for disk in map(Path, [*self.disks, *self.data]):
             if not disk.is_file():
                 raise MachineError(f"missing disk image {disk}")
+        if self.firmware == "uefi" and not OVMF.is_file():
+            raise MachineError(f"missing {OVMF} (Debian package ovmf)")
 
     def words(self, place=lambda disk: Path(disk).resolve()):
         """What QEMU is told of the machine: the README shows it to people who start QEMU themselves.
@@ -62,6 +66,8 @@ class Machine:
         words = ["-nodefaults", "-machine", f"pc,smm=off,accel={self.accel}", "-cpu", self.model, "-smp", str(self.cpus),
                  "-m", str(self.memory_mib), "-display", "none", "-vga", "std",
                  "-rtc", "base=2023-11-14T22:13:20,clock=vm", "-no-reboot"]
+        if self.firmware == "uefi":
+            words += ["-bios", str(OVMF)]
         for i, disk in enumerate(self.disks):
             words += ["-drive", f"file={_escaped(place(disk))},format=raw,if=none,id=disk{i}",
                       "-device", f"virtio-blk-pci,drive=disk{i},bootindex={i}"]

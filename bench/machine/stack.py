@@ -35,8 +35,7 @@ def strata_disks(way, out_dir, image_path, options):
     """Disks of Stratas that in the end boot the next disk. OPTIONS: one text for each level, L1 first."""
     out_dir, files = Path(out_dir), {STRATA: image_path}
     if way == "modules" and options:
-        lines = [_line("module2" if level else "multiboot2", words) for level, words in enumerate(options)]
-        image.grub_disk(out_dir / "strata.img", files, "\n".join([*lines, "boot"]))
+        image.grub_disk(out_dir / "strata.img", files, "\n".join([*_lines(options), "boot"]))
         return [out_dir / "strata.img"]
     disks = []
     for level, words in enumerate(options, 1):
@@ -51,11 +50,23 @@ def program_disk(path, program):
     return path
 
 
-def disks(way, out_dir, image_path, options, program, name):
+def disks(way, out_dir, image_path, options, program, name, firmware="bios"):
     """Disks that start PROGRAM on Stratas with OPTIONS (as above; none: on none). NAME.img is the one that holds it."""
     path = Path(out_dir) / f"{name}.img"
+    if firmware == "uefi":
+        return [_efi_disk(path, image_path, options, program)]
     if way == "disks" or not options:
         return [*strata_disks("disks", out_dir, image_path, options), program_disk(path, program)]
-    lines = [_line("module2" if level else "multiboot2", words) for level, words in enumerate(options)]
-    image.grub_disk(path, {STRATA: image_path, **program.files}, "\n".join([*lines, program.as_modules()]))
+    image.grub_disk(path, {STRATA: image_path, **program.files}, "\n".join([*_lines(options), program.as_modules()]))
     return [path]
+
+
+def _efi_disk(path, image_path, options, program):
+    """On UEFI there is no next drive that Strata could boot: always modules."""
+    files = {STRATA: image_path, **program.files} if options else program.files
+    image.efi_disk(path, files, "\n".join([*_lines(options), program.as_modules() if options else program.commands]))
+    return path
+
+
+def _lines(options):
+    return [_line("module2" if level else "multiboot2", words) for level, words in enumerate(options)]
