@@ -97,8 +97,8 @@ static const char *wake_cpu(struct cpu *cpu)
 static void stop_cpus(void)
 {
     unsigned waiting = 1;
-    start_abandon();
     for (unsigned waited = 0; waiting && waited < START_WAIT_US; waited += SIPI_WAIT_US) {
+        start_abandon(); /* again: one may have been too early */
         wait_us(SIPI_WAIT_US);
         waiting = 0;
         for (unsigned i = 1; i < cpu_count; i++)

@@ -62,6 +62,8 @@ void fake_hw_reset(size_t memory)
     fake_cpuid_set(0x80000008, 0, (struct cpuid_regs){ .eax = 0x3000u | fake_caps.maxphyaddr });
     fake_msr_set(MSR_EFER, EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE);
     fake_msr_set(MSR_PAT, 0x0007040600070406ull);
+    for (uint32_t msr = MSR_SYSENTER_CS; msr <= MSR_SYSENTER_EIP; msr++)
+        fake_msr_set(msr, 0);
 }
 
 void fake_cpu_select(int cpu) { M.cpu = cpu; }
