@@ -36,7 +36,7 @@ done
 run_packages="gcc libc6-dev make python3 grub-pc-bin grub-common mtools bochs bochsbios
     vgabios busybox-static"
 test_packages="libcmocka-dev clang libclang-rt-dev gcc-multilib cppcheck
-    clang-format clang-tidy qemu-system-x86"
+    clang-format clang-tidy qemu-system-x86 ovmf grub-efi-amd64-bin"
 # GUEST=kvm: what L2's disk is filled with. Both are only run inside the emulator.
 kvm_packages="ovmf grub-efi-amd64-bin qemu-system-x86 linux-perf"
 debug_packages=gdb

@@ -180,6 +180,13 @@ def compiled(out, source, flags):
     return out
 
 
+def plain_module(module, out_dir):
+    """A copy of MODULE in OUT_DIR as insmod takes it: unpacked, without its signature."""
+    copy = Path(out_dir) / _module_name(module)
+    copy.write_bytes(_unsigned(module))
+    return copy
+
+
 def _unsigned(module):
     """The bytes of a module without its signature: checking it takes most of the time of loading."""
     data = _module_bytes(Path(module))
