@@ -9,6 +9,10 @@
 #include "core/memory/mem.h"
 
 #define BDA_MEMORY_KIB 0x413 /* BIOS data area 40:13h: KiB of conventional memory */
+#define BDA_COLUMNS 0x44a    /* of the text screen */
+#define BDA_CURSOR 0x450     /* column, and in the high byte row */
+#define BDA_ROWS 0x484       /* less one */
+#define VGA_TEXT 0xb8000
 #define INT15_VECTOR (0x15 * 4)
 #define CONVENTIONAL_MIN_KIB 64
 #define CONVENTIONAL_MAX_KIB 640
@@ -55,6 +59,21 @@ bool lowpage_borrow(const struct memmap_range *avoid, unsigned avoid_count)
     if (page)
         fill_page(page);
     return page;
+}
+
+bool lowpage_screen(struct screen *screen)
+{
+    unsigned columns = *low_word(BDA_COLUMNS), rows = (*low_word(BDA_ROWS) & 0xffu) + 1;
+    unsigned row = (*low_word(BDA_CURSOR) >> 8) + 1u;
+    uint64_t cells = VGA_TEXT;
+    __asm__("" : "+r"(cells));
+    *screen = (struct screen){ (uint16_t *)cells, columns, rows, row < rows ? row : rows };
+    return columns >= 40 && columns <= 132 && rows >= 25 && rows <= 60;
+}
+
+void lowpage_screen_done(const struct screen *screen)
+{
+    *low_word(BDA_CURSOR) = (uint16_t)((screen->row < screen->rows ? screen->row : screen->rows - 1) << 8);
 }
 
 void lowpage_message(const char *text)

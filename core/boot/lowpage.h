@@ -11,6 +11,7 @@
 #define LOW_GDT_REAL_CODE 3 /* index of the 16-bit code segment, whose base is the page */
 
 #ifndef __ASSEMBLER__
+#include "core/boot/screen.h"
 #include "core/lib/types.h"
 #include "core/memory/memmap.h"
 
@@ -59,6 +60,10 @@ bool lowpage_borrow(const struct memmap_range *avoid, unsigned avoid_count);
 bool lowpage_describe_memory(void);
 /* Hooks INT 15h and takes the page out of conventional memory. */
 void lowpage_hook_int15(void);
+/* The screen of a PC in text mode, as its BIOS describes it, with the lines of its cursor; false: it makes no sense. */
+bool lowpage_screen(struct screen *screen);
+/* The BIOS goes on below the last line. */
+void lowpage_screen_done(const struct screen *screen);
 /* Adds a line to what the screen shows before the drive is booted. */
 void lowpage_message(const char *text);
 /* Boots machine.boot_drive in real mode, without Strata. VMX must be off on this CPU. */

@@ -67,6 +67,17 @@ static struct memmap_range info_range(void)
 
 static bool has_bios(void) { return !boot.efi.present; }
 
+/* On the screen at once: where a module is booted no BIOS will show it later. */
+static void show(const char *line)
+{
+    struct screen screen;
+    bool text = boot.screen.type == FRAMEBUFFER_TEXT || boot.screen.type == FRAMEBUFFER_NONE;
+    if (!has_bios() || !text || !lowpage_screen(&screen))
+        return;
+    screen_line(&screen, line);
+    lowpage_screen_done(&screen);
+}
+
 /* Memory for Strata: free, and nothing that the boot loader has put anywhere. 0: none. */
 static uint64_t find_place(uint64_t size)
 {
@@ -145,7 +156,12 @@ static _Noreturn void refuse(const char *reason)
     char line[LOW_MESSAGE_SIZE];
     log_error("refused: %s", reason);
     if (boot.module_count) {
-        log_error("module 1 cannot be booted without Strata: %s", boot_module_without());
+        format(line, sizeof(line), "strata: refused: %s", reason);
+        show(line);
+        const char *why = boot_module_without();
+        log_error("module 1 cannot be booted without Strata: %s", why);
+        format(line, sizeof(line), "strata: module 1 cannot be booted without Strata: %s", why);
+        show(line);
         hw_halt();
     }
     if (!has_bios()) {
