@@ -9,7 +9,7 @@
 
 include tests/guests/guests.mk
 
-.PHONY: test test-full test-host test-fuzz test-source test-setup test-soak coverage format host-programs fuzz-programs cover-programs
+.PHONY: test test-full test-host test-fuzz test-source test-setup test-soak test-hostile coverage format host-programs fuzz-programs cover-programs
 
 test: test-setup ## run all tests
 	@tests/run
@@ -35,6 +35,9 @@ SEED = 1
 STEPS = 10000
 test-soak: test-setup $(BUILD)/strata.elf guests ## random EPT edits and accesses under every switch: SEED=, STEPS=
 	@tests/guests/soak --strata $(BUILD)/strata.elf --seed $(SEED) --steps $(STEPS)
+
+test-hostile: test-setup $(BUILD)/strata.elf guests ## guests that do what no guest should, bare and under Strata: SEED=, STEPS=
+	@tests/guests/hostile --strata $(BUILD)/strata.elf --seed $(SEED) --steps $(STEPS)
 
 coverage: ## lines of nested/, shadow-vmcs/ and ept-cache/ that tests and fuzzers reach, by file
 	@$(MAKE) --no-print-directory -s -k $(TEST_JOBS) cover-programs fuzz-programs && tests/coverage/run --build $(BUILD)

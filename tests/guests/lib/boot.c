@@ -21,7 +21,7 @@ struct acpi {
 
 struct mmap_entry memory_map[64];
 u32 memory_map_count, cpus_present = 1;
-char command_line[256];
+char command_line[1024];
 ulong hole_va;
 static u32 rsdt;
 

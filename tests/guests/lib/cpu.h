@@ -252,7 +252,7 @@ struct mmap_entry {
 };
 extern struct mmap_entry memory_map[64];
 extern u32 memory_map_count;
-extern char command_line[256];
+extern char command_line[1024];
 extern u32 cpus_present;              /* by the ACPI MADT */
 const char *option(const char *name); /* value of name= on the command line, up to the next blank; NULL: not there */
 extern ulong hole_va;                 /* a linear address that is not mapped, with 4 MiB of nothing behind it */
