@@ -31,12 +31,19 @@ void guest_retire(uint64_t length, uint64_t rflags, bool mode_64)
         pend_debug(PENDING_DEBUG_BS);
 }
 
+/* Outside 64-bit mode RIP has 32 bits: which mode it is matters only where the instruction ends at or beyond 4 GiB. */
+static bool mode_matters(uint64_t length)
+{
+    uint64_t rip = vmread(GUEST_RIP);
+    return !(rip >> 32) && (rip + length) >> 32;
+}
+
 void guest_skip_bytes(struct cpu *cpu, uint64_t length)
 {
     uint64_t rflags = vmread(GUEST_RFLAGS);
     if (rflags & RFLAGS_RF)
         vmwrite(GUEST_RFLAGS, rflags & ~RFLAGS_RF);
-    guest_retire(length, rflags, guest_is_64bit());
+    guest_retire(length, rflags, !mode_matters(length) || guest_is_64bit());
     if (cpu->in_nested)
         nested_retired(cpu);
 }
