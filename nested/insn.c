@@ -8,6 +8,7 @@
 #include "core/cpu/machine.h"
 #include "core/upcall.h"
 #include "core/cpu/vmcs01.h"
+#include "core/cpu/vmcs_image.h"
 #include "nested/caps.h"
 #include "nested/invalidate.h"
 #include "nested/nested.h"
@@ -166,6 +167,8 @@ static void handle_vmptrld(struct cpu *cpu, uint32_t reason)
         insn_fail(cpu, VMERR_VMPTRLD_REVISION);
         return;
     }
+    if (vmcs_image.on && n->current && n->current->v.region.v != addr)
+        owner_leave_in_memory(cpu, &n->current->v);
     struct nested_slot *slot = nested_slot_of(
         owner_activate(cpu, &n->owner, gpa1(addr), n->current ? &n->current->v : NULL));
     slot->shadow = shadow;

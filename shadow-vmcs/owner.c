@@ -8,6 +8,7 @@
  */
 #include "shadow-vmcs/owner.h"
 
+#include "core/cpu/vmcs_image.h"
 #include "core/lib/counters.h"
 
 void owner_add(struct vmcs_owner *o, struct vmcs12 *slot)
@@ -72,11 +73,21 @@ static struct vmcs12 *take(struct cpu *cpu, struct vmcs_owner *o, const struct v
     return victim;
 }
 
-/* In memory -> active. A kept slot that memory contradicts is loaded again. */
+void owner_leave_in_memory(struct cpu *cpu, struct vmcs12 *current) { write_back(cpu, current); }
+
+/*
+ * In memory -> active. A kept slot that memory contradicts is loaded again; where fields of vmcs02 are memory, only what has changed, so that
+ * what was merged from the rest stays.
+ */
 static struct vmcs12 *activate(struct cpu *cpu, struct vmcs_owner *o, gpa1_t region, const struct vmcs12 *current)
 {
     struct vmcs12 *slot = find(o, region);
-    if (!slot || (slot->state == VMCS12_KEPT && !region_equals(region, &slot->image))) {
+    bool contradicted = slot && slot->state == VMCS12_KEPT && !region_equals(region, &slot->image);
+    if (contradicted && vmcs_image.on) {
+        struct region_image now;
+        region_read(region, &now);
+        vmcs12_update(cpu, slot, &now);
+    } else if (!slot || contradicted) {
         if (!slot)
             slot = take(cpu, o, current);
         /* Memory is read into the image and used from there: what the guest changes meanwhile is not half used. */

@@ -30,6 +30,11 @@ void owner_add(struct vmcs_owner *o, struct vmcs12 *slot);
  * is current.
  */
 struct vmcs12 *owner_activate(struct cpu *cpu, struct vmcs_owner *o, gpa1_t region, const struct vmcs12 *current);
+/*
+ * VMPTRLD of another: the VMCS that was current until now goes to memory as it is, where the guest hypervisor may read and write it (a Strata
+ * does: core/cpu/vmcs_image.h). Only where this machine does the same for Strata: elsewhere lending is cheaper. vmcs01 is current.
+ */
+void owner_leave_in_memory(struct cpu *cpu, struct vmcs12 *current);
 /* VMCLEAR of the VMCS at region, which is not the guest hypervisor's current one (any more). vmcs01 is current. */
 void owner_clear(struct cpu *cpu, struct vmcs_owner *o, gpa1_t region);
 /*

@@ -326,6 +326,15 @@ void vmcs12_save(struct cpu *cpu, struct vmcs12 *v)
     count(cpu, COUNT_VMCS12_STORED);
 }
 
+void vmcs12_update(struct cpu *cpu, struct vmcs12 *v, const struct region_image *now)
+{
+    for (unsigned place = 0; place < FIELD_COUNT; place++)
+        if (now->values[place] != v->image.values[place])
+            vmcs12_write(cpu, v, places.row[place], now->values[place]);
+    v->launched = now->launched == 1;
+    v->image = *now;
+}
+
 /* SDM 3, "VMCS Shadowing Bitmap Addresses": bit n stands for the encoding whose bits 14:0 are n. */
 static void bitmap_open(uint8_t *bitmap, uint32_t encoding)
 {

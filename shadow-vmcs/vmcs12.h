@@ -52,6 +52,8 @@ void vmcs12_configure(const struct vmcs12_config *config);
 void vmcs12_init(struct vmcs12 *v);
 /* Values and launch state become those of v->image, whatever they are. Current VMCS is kept. */
 void vmcs12_load(struct cpu *cpu, struct vmcs12 *v);
+/* Values and launch state become those of `now`, where they differ from v->image, which vmcs12_save has left. vmcs01 is current. */
+void vmcs12_update(struct cpu *cpu, struct vmcs12 *v, const struct region_image *now);
 /* Values and launch state go into v->image; vmcs02 is cleared. Current VMCS is kept. */
 void vmcs12_save(struct cpu *cpu, struct vmcs12 *v);
 

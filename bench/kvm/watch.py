@@ -37,6 +37,7 @@ class KvmWatch(Watch):
     def __init__(self, levels, progress=None):
         super().__init__(levels, progress)
         self.levels = levels
+        self.machine = "bochs"  # below it all; or "kvm"
         self.l3, self.l3_stages, self.runs = {}, [], []
         self.dmesg, self.warnings, self._kvm_begun = [], [], False
         self.counted, self.l3_cpus = {}, set()

@@ -98,6 +98,15 @@ class Linux(unittest.TestCase):
         self.assertIn("QEMU said: qemu-system-x86_64: no ROM", self.problem(
             LINUX.replace("l3cpus=2", "l3cpus=1") + "l3| qemu-system-x86_64: no ROM\n"))
 
+    def test_cpuid_on_kvm_may_cost_more(self):
+        runs = "".join(f"strata-l3: cpuids={n} median=90000 least=1 mean=1 tsc=3\n" for n in (1000, 2000))
+        reports = "".join(report(10 + i) for i in range(4))
+        made = seen(AROUND + reports + runs + LINUX)
+        made.machine = "kvm"
+        self.assertIsNone(verdict._cpuid(made))
+        made.machine = "bochs"
+        self.assertIn("took 90000 ticks", verdict._cpuid(made))
+
     def test_lost_memory(self):
         self.assertIsNone(self.problem(report(1) + report(2, 90, 20) + LINUX))
         self.assertIn("L1 lost 1 pages", self.problem(report(1) + report(2, 89, 20) + LINUX))
@@ -223,6 +232,11 @@ class Below(unittest.TestCase):
             verdict, _ = self.judged(BELOW.replace(there, instead))
             self.assertEqual(verdict.ended, "qemu failed")
             self.assertIn(why, verdict.detail)
+
+    def test_marks(self):
+        verdict, _ = self.judged(BELOW + "bench-mark: 10\nstrata-below: exits=100 irq=7 io=50\nl3| bench-mark: 11\n"
+                                 "strata-below: exits=200 irq=17 io=60\nbench-mark: 12\n")
+        self.assertEqual(verdict.l0_marks, [["10", 93], ["l3| 11", 183], ["12", None]])
 
     def test_marks_of_exit_cost(self):
         seen = exit_cost._Watch(setup.Setup(levels=0), Silent())

@@ -319,7 +319,7 @@ static void probe_features(void)
 {
     machine.has_1g_pages = hw_cpuid(0x80000001, 0).edx & CPUID8_EDX_1G;
     machine.has_xsave = hw_cpuid(1, 0).ecx & BIT(26);
-    machine.is_hypervisor = (hw_cpuid(1, 0).ecx & CPUID1_ECX_HYPERVISOR) && !cpuid_level_below();
+    machine.is_hypervisor = cpuid_is_hypervisor();
     machine.has_x2apic = hw_cpuid(1, 0).ecx & CPUID1_ECX_X2APIC;
     const char *missing = vmxon_require(&machine.hw);
     report_machine(has_bios() ? "BIOS" : "UEFI", boot.rsdp);

@@ -20,7 +20,7 @@ struct machine {
     uint32_t low_page;  /* physical address of the page of conventional memory (lowpage.h) */
     uint8_t boot_drive; /* that the guest boots from */
     bool has_1g_pages, has_xsave, has_x2apic;
-    bool is_hypervisor; /* and not a Strata: exits to it are what costs */
+    bool is_hypervisor; /* exits to it are what costs (cpuid_is_hypervisor) */
 };
 
 extern struct machine machine;

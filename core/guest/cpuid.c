@@ -5,6 +5,7 @@
 
 #include "core/guest/counter_report.h"
 #include "core/cpu/cpu.h"
+#include "core/cpu/vmcs_image.h"
 #include "core/guest/cpuid_hide.h"
 #include "core/guest/dispatch.h"
 #include "core/guest/guest.h"
@@ -28,6 +29,13 @@ unsigned cpuid_level_below(void)
     if (r.ebx != SIGNATURE_0 || r.ecx != SIGNATURE_1 || r.edx != SIGNATURE_2)
         return 0;
     return hw_cpuid(CPUID_STRATA_INFO, 0).ebx;
+}
+
+bool cpuid_is_hypervisor(void)
+{
+    if (!(hw_cpuid(1, 0).ecx & CPUID1_ECX_HYPERVISOR))
+        return false;
+    return !cpuid_level_below() || (hw_cpuid(CPUID_STRATA_VMCS, 0).eax & 1);
 }
 
 /* Bits that mirror the guest's CR4 rather than Strata's. */
@@ -99,6 +107,9 @@ static struct cpuid_regs strata_leaf(uint32_t leaf, uint32_t ecx)
         break;
     case CPUID_STRATA_MARK:
         mark_leaf(ecx, &out);
+        break;
+    case CPUID_STRATA_VMCS:
+        out.eax = vmcs_image.on;
         break;
     default:
         break;

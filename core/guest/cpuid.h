@@ -8,6 +8,7 @@
  *   4000_0103h  in ECX: counter | chunk << 16 | hop << 24; out: 16 bytes of its name in EAX, EBX, ECX, EDX
  *   4000_0104h  in ECX: marker (24 bits); every level prints its counters as a JSON line; out: EAX = 1 if this one did.
  *               For kernels; for programs as well with the boot option mark=any
+ *   4000_0105h  EAX[0]: a VMCS that is not current is in its region, as it is now (core/cpu/vmcs_image.h): worth trying out
  * A hop count asks the Strata that many levels below; past the last one all registers answer 0.
  */
 #ifndef STRATA_CPUID_H
@@ -21,7 +22,8 @@
 #define CPUID_STRATA_COUNTER 0x40000102
 #define CPUID_STRATA_NAME 0x40000103
 #define CPUID_STRATA_MARK 0x40000104
-#define CPUID_STRATA_LAST CPUID_STRATA_MARK
+#define CPUID_STRATA_VMCS 0x40000105
+#define CPUID_STRATA_LAST CPUID_STRATA_VMCS
 #define CPUID_STRATA_VERSION 1
 #define CPUID_STRATA_HOP_SHIFT 24
 #define CPUID_STRATA_ALL_CPUS 0xff
@@ -30,5 +32,7 @@
 
 /* Level of the Strata below this one; 0 when there is none. */
 unsigned cpuid_level_below(void);
+/* The machine is a hypervisor, and exits to it cost more than what Strata does by itself: another one, or a Strata on such a one. */
+bool cpuid_is_hypervisor(void);
 
 #endif

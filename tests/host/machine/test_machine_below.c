@@ -344,6 +344,69 @@ static void same_as_with_instructions(void **state)
     }
 }
 
+/* The one place in a region where a value stands. */
+static uint64_t *in_region(unsigned n, uint64_t value)
+{
+    uint64_t *found = NULL;
+    for (unsigned i = 1; i < PAGE_SIZE / sizeof(uint64_t); i++) {
+        uint64_t *at = (uint64_t *)VMCS12(n) + i;
+        if (*at == value) {
+            assert_null(found);
+            found = at;
+        }
+    }
+    assert_non_null(found);
+    return found;
+}
+
+/* A guest hypervisor that is a Strata finds the same: its VMCSs are memory while another is current, in both directions. */
+static void guest_hypervisor_finds_the_same(void **state)
+{
+    static const struct {
+        uint32_t field;
+        uint64_t mark, other;
+    } rows[] = {
+        { VMCS_GUEST_RIP, 0x50407777, 0x50408888 },
+        { VMCS_GUEST_GDTR_BASE, 0x1234567000, 0x7654321000 },
+        { VMCS_TSC_OFFSET, 0x77777777777, 0x88888888888 },
+        { VMCS_HOST_RSP, 0xffffc90000007770ull, 0xffffc90000008880ull },
+        { VMCS_EXIT_QUALIFICATION, 0x7171717171, 0x8181818181 },
+    };
+    uint64_t sample[FIELD_COUNT];
+    (void)state;
+    nested_machine_start(&(struct nested_machine_config){ .keeping = FAKE_IN_MEMORY });
+    vmcs12_sample(sample);
+    l2_make(1, sample);
+    l3_start();
+    nested_machine_exit_reason(REASON_cpuid, 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
+        assert_int_equal(l2_vmwrite(rows[i].field, rows[i].mark), VMX_OK);
+    assert_int_equal(l2_enter(REASON_vmresume), VMX_OK);
+    nested_machine_exit_reason(REASON_cpuid, rows[4].mark);
+    assert_int_equal(l2_vmptrld(VMCS12(1)), VMX_OK);
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
+        *in_region(0, rows[i].mark) = rows[i].other;
+    uint64_t merged = nested_machine_cpu()->counters[COUNT_ENTRY_MERGED];
+    assert_int_equal(l2_vmptrld(VMCS12(0)), VMX_OK);
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
+        assert_int_equal(l2_field(rows[i].field), rows[i].other);
+    assert_int_equal(l2_enter(REASON_vmresume), VMX_OK); /* it is launched as before */
+    assert_true(nested_machine_in_l3());
+    assert_int_equal(fake_vmcs_read(nested_machine_vmcs02(), FIELD_GUEST_RIP), 0x50408888);
+    assert_int_equal(nested_machine_cpu()->counters[COUNT_ENTRY_MERGED],
+                     merged + 1); /* for HOST_RSP is checked again */
+    nested_machine_exit_reason(REASON_cpuid, 0);
+    assert_int_equal(fake_vmcs_read(nested_machine_cpu()->vmcs01.region, FIELD_GUEST_RSP), 0xffffc90000008880ull);
+    /* Guest state alone leaves all that was merged as it is. */
+    assert_int_equal(l2_vmwrite(VMCS_GUEST_RIP, 0x50407777), VMX_OK);
+    assert_int_equal(l2_vmptrld(VMCS12(1)), VMX_OK);
+    *in_region(0, 0x50407777) = 0x50409999;
+    assert_int_equal(l2_vmptrld(VMCS12(0)), VMX_OK);
+    assert_int_equal(l2_enter(REASON_vmresume), VMX_OK);
+    assert_int_equal(fake_vmcs_read(nested_machine_vmcs02(), FIELD_GUEST_RIP), 0x50409999);
+    assert_int_equal(nested_machine_cpu()->counters[COUNT_ENTRY_MERGED], merged + 1);
+}
+
 /* What an exit and an entry of the nested guest cost on such a machine, in what exits to it. */
 static void round_trip_of_few_instructions(void **state)
 {
@@ -363,6 +426,7 @@ static void round_trip_of_few_instructions(void **state)
 static const struct isolated_test tests[] = {
     { "image_is_tried_out", image_is_tried_out },
     { "same_as_with_instructions", same_as_with_instructions },
+    { "guest_hypervisor_finds_the_same", guest_hypervisor_finds_the_same },
     { "round_trip_of_few_instructions", round_trip_of_few_instructions },
     { "kvm_below", kvm_below },
     { "needed_fields", needed_fields },
