@@ -436,6 +436,32 @@ static void instructions_of_l2(void **state)
     }
 }
 
+/*
+ * Another CPU has put a store where the load was that EPT stopped (or the other way round): what was not stopped is not carried out, the
+ * guest tries again.
+ */
+static void code_that_changed(void **state)
+{
+    (void)state;
+    for (unsigned load = 0; load < 2; load++) {
+        static const struct path path = { .name = "changed code", .reason = REASON_ept_violation };
+        l2_make_ready(false);
+        set_now(FIELD_GUEST_RIP, L2_ENTRY_RIP);
+        columns_set(&path, 0);
+        struct nested_exit_info info = { .reason = REASON_ept_violation };
+        (load ? apic_load : apic_store)(&info);
+        info.qualification ^= EPT_QUAL_READ | EPT_QUAL_WRITE;
+        volatile uint32_t *eoi = (volatile uint32_t *)(APIC_PAGE + APIC_EOI);
+        *eoi = 0x11;
+        regs()[GPR_R9] = 0x22;
+        nested_machine_exit(&info);
+        assert_int_equal(*eoi, 0x11);
+        assert_int_equal(regs()[GPR_R9], 0x22);
+        assert_int_equal(now(FIELD_GUEST_RIP), L2_ENTRY_RIP);
+        assert_int_equal(now(FIELD_ENTRY_INTR_INFO) & INTR_VALID, 0);
+    }
+}
+
 /* --- the nested guest's --- */
 
 /* L3 runs with L2's page tables, L2's VMCS 1 is its shadow VMCS, and nothing of it exits for L2. */
@@ -525,6 +551,7 @@ int main(void)
     }
     static const struct isolated_test tests[] = {
         TEST(instructions_of_l2),
+        TEST(code_that_changed),
         TEST(instructions_of_l3),
     };
     return isolated_tests_run(tests, ARRAY_SIZE(tests));
