@@ -65,6 +65,13 @@ static void entries_that_fail_load_nothing(void **state)
         assert_int_equal(l2_enter(REASON_vmlaunch), controls ? VMERR_ENTRY_CONTROLS : VMX_OK);
         assert_false(nested_machine_in_l3());
         assert_int_equal(fake_msr_get(MSR_KERNEL_GS_BASE), 0);
+        /* Nor does the next entry, when L2 has no list any more. */
+        assert_int_equal(l2_vmwrite(VMCS_CR3_TARGET_COUNT, 0), VMX_OK);
+        assert_int_equal(l2_vmwrite(VMCS_GUEST_RFLAGS, RFLAGS_FIXED1), VMX_OK);
+        assert_int_equal(l2_vmwrite(VMCS_ENTRY_MSR_LOAD_COUNT, 0), VMX_OK);
+        assert_int_equal(l2_enter(REASON_vmlaunch), VMX_OK);
+        assert_true(nested_machine_in_l3());
+        assert_int_equal(fake_msr_get(MSR_KERNEL_GS_BASE), 0);
     }
 }
 
