@@ -41,5 +41,6 @@ $(BUILD)/%.S.o: %.S Makefile
 # A header that is gone has its users built again.
 %.h %.def: ;
 -include $(OBJECTS:.o=.d)
+-include install/install.mk
 -include bench/run.mk
 -include tests/tests.mk

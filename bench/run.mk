@@ -37,10 +37,11 @@ debug: setup ## make run, held at Strata's first entry for gdb, with commands th
 	@$(MAKE) --no-print-directory build/strata.elf build/strata-stat
 	@bench/boot --debug --out build/debug $(RUN_ARGUMENTS)
 
+STRATA_STAT_FLAGS = -Os -static -s
 STRATA_STAT = tests/linux/strata-stat.c tests/linux/strata-watch.c
 build/strata-stat build/strata-stat-i386: $(STRATA_STAT) tests/linux/strata-stat.h
 	@mkdir -p $(@D)
-	gcc $(if $(filter %-i386,$@),-m32) -I. -std=gnu11 -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes -Werror -Os -static -s -o $@ $(STRATA_STAT)
+	gcc $(if $(filter %-i386,$@),-m32) -I. -std=gnu11 -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes -Werror $(STRATA_STAT_FLAGS) -o $@ $(STRATA_STAT)
 
 include bench/guests/guests.mk
 

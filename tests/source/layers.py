@@ -6,7 +6,7 @@ from pathlib import Path
 import machinecode
 from tree import FOLDERS, TEST_FOLDERS
 
-TOP_LEVEL = {"Makefile", *FOLDERS, "bench", "tests", "README.md", "CONTRIBUTING.md", "LICENSE", "docs", "build"}
+TOP_LEVEL = {"Makefile", *FOLDERS, "bench", "tests", "README.md", "CONTRIBUTING.md", "LICENSE", "docs", "install", "debian", "build"}
 # The table "Layout" of the design: a folder and those whose headers its files may include.
 MAY_INCLUDE = {
     "core": {"core"},
@@ -159,7 +159,7 @@ def readme(tree):
     """files, functions, constants and make targets that the documents name exist"""
     sources = "\n".join(tree.read(path) for path in tree.files((*FOLDERS, "tests", "bench"), ".c", ".h", ".S", ".def",
                                                                ".py", ".sh", ".mk", ".lds"))
-    makefiles = "\n".join(tree.read(path) for path in [tree.top / "Makefile", *tree.files(("tests", "bench"), ".mk")])
+    makefiles = "\n".join(tree.read(path) for path in [tree.top / "Makefile", *tree.files(("tests", "bench", "install"), ".mk")])
     targets = {name for names in TARGET.findall(makefiles) for name in names.split()}
     known = set(re.findall(r"\w+", sources))
     problems = []
