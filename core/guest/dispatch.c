@@ -165,6 +165,12 @@ bool exit_dispatch(struct cpu *cpu)
     }
     cpu->last_exits[cpu->last_exit_count++ % LAST_EXITS] = last;
     cpu->vmcs01.launched = true;
+    if (reason >= REASON_vmclear &&
+        reason <= REASON_vmwrite) { /* the usual ones: no look-up, and no thunk in place of a jump */
+        count(cpu, COUNT_EXIT_L2 + reason);
+        nested_instruction(cpu, reason);
+        return ready(cpu);
+    }
     if (reason >= REASON_COUNT || !handlers[reason]) {
         handle_unusual(cpu, reason);
         return ready(cpu);
