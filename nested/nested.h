@@ -103,6 +103,8 @@ void bitmap_forget(struct merged_bitmap *m);
 extern hpa_t nested_vmread_bitmap, nested_vmwrite_bitmap;
 /* vmcs12 uses VMCS shadowing with a link pointer: prepares the shadow VMCS and the bitmaps. vmcs02 is current. */
 void shadow_enter(struct cpu *cpu, struct nested_slot *slot);
+/* vmcs12 uses VMCS shadowing, as at an earlier entry, and its link pointer passes the checks: in a few instructions. */
+bool shadow_link_known(const struct nested_slot *slot);
 /* A VMREAD or VMWRITE of L3 exited. True: only Strata wanted that, and has carried it out. vmcs02 is current. */
 bool shadow_emulate(struct cpu *cpu, uint32_t reason);
 

@@ -23,6 +23,16 @@ static bool pages_ready(struct cpu *cpu, struct nested_slot *slot)
     return bitmap_pages_ready(cpu, &slot->vmread) && bitmap_pages_ready(cpu, &slot->vmwrite);
 }
 
+/* A region that another slot has passes the rules on its address and is not the current VMCS: what can change is its first word. */
+bool shadow_link_known(const struct nested_slot *slot)
+{
+    gpa1_t region = gpa1(slot->v.soft[FIELD_VMCS_LINK_POINTER]);
+    if (!slot->link || slot->link == &slot->v || slot->link->region.v != region.v)
+        return false;
+    uint32_t revision = (uint32_t)(vmx_caps_msr(&nested_caps, MSR_VMX_BASIC) & VMX_BASIC_REVISION_MASK);
+    return *(const volatile uint32_t *)gpa1_ptr(region) == (revision | (uint32_t)VMCS_SHADOW_INDICATOR);
+}
+
 void shadow_enter(struct cpu *cpu, struct nested_slot *slot)
 {
     const struct vmcs12 *v = &slot->v;

@@ -144,7 +144,7 @@ uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qual
     const struct vmcs12 *v = &slot->v;
     if (slot->flags & SLOT_KEEP)
         keep_enter(cpu->nested, slot);
-    if (slot->flags & SLOT_LINK) {
+    if ((slot->flags & SLOT_LINK) && !shadow_link_known(slot)) {
         struct check_view view = { .values = v->soft, .caps = &nested_caps, .current_vmcs = v->region };
         const struct check_rule *broken = check_guest_soft(&view);
         if (broken) {

@@ -40,9 +40,9 @@ static struct vmcs12 *find(struct vmcs_owner *o, gpa1_t region)
 /* Active -> in memory: by VMCLEAR, eviction, VMXOFF. The one place that writes a VMCS's values into the guest's page. */
 static void write_back(struct cpu *cpu, struct vmcs12 *slot)
 {
-    vmcs12_save(cpu, slot);
+    unsigned changed = vmcs12_save(cpu, slot);
     slot->state = VMCS12_KEPT;
-    region_write(slot->region, &slot->image);
+    region_write(slot->region, &slot->image, changed);
 }
 
 /* Whether a is the better one to give up: kept ones first, then by age. */

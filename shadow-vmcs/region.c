@@ -30,12 +30,12 @@ bool region_equals(gpa1_t region, const struct region_image *image)
     return words_equal(image_at(region), image, IMAGE_WORDS);
 }
 
-void region_write(gpa1_t region, const struct region_image *image)
+void region_write(gpa1_t region, const struct region_image *image, unsigned values)
 {
     struct region_image *to = image_at(region);
     if (!is_ram(to))
         return;
-    memcpy(to, image, sizeof(*to));
+    memcpy(to, image, offsetof(struct region_image, values) + values * sizeof(uint64_t));
     watch_note_write(region);
 }
 

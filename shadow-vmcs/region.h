@@ -19,7 +19,8 @@ struct region_image {
 void region_read(gpa1_t region, struct region_image *image);
 /* Whether memory says exactly this. */
 bool region_equals(gpa1_t region, const struct region_image *image);
-void region_write(gpa1_t region, const struct region_image *image);
+/* Writes the launch state and the first so many values; memory says what the image says of the others. */
+void region_write(gpa1_t region, const struct region_image *image, unsigned values);
 /* Launch state "clear", of a VMCS whose values are in memory. */
 void region_clear(gpa1_t region);
 

@@ -313,17 +313,19 @@ static void save_held(struct cpu *cpu, struct vmcs12 *v)
     vmcs_load(cpu, before);
 }
 
-void vmcs12_save(struct cpu *cpu, struct vmcs12 *v)
+unsigned vmcs12_save(struct cpu *cpu, struct vmcs12 *v)
 {
     v->image.launched = v->launched;
     save_held(cpu, v);
     for (unsigned place = places.shared; v->made_up && place < places.held; place++)
         if (is_made_up(v, places.row[place]))
             v->image.values[place] = v->soft[places.row[place]];
-    for (unsigned place = places.held; v->soft_changed && place < FIELD_COUNT; place++)
+    unsigned changed = v->soft_changed ? FIELD_COUNT : places.held;
+    for (unsigned place = places.held; place < changed; place++)
         v->image.values[place] = v->soft[places.row[place]];
     v->soft_changed = false;
     count(cpu, COUNT_VMCS12_STORED);
+    return changed;
 }
 
 void vmcs12_update(struct cpu *cpu, struct vmcs12 *v, const struct region_image *now)

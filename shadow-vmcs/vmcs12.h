@@ -54,8 +54,8 @@ void vmcs12_init(struct vmcs12 *v);
 void vmcs12_load(struct cpu *cpu, struct vmcs12 *v);
 /* Values and launch state become those of `now`, where they differ from v->image, which vmcs12_save has left. vmcs01 is current. */
 void vmcs12_update(struct cpu *cpu, struct vmcs12 *v, const struct region_image *now);
-/* Values and launch state go into v->image; vmcs02 is cleared. Current VMCS is kept. */
-void vmcs12_save(struct cpu *cpu, struct vmcs12 *v);
+/* Values and launch state go into v->image; vmcs02 is cleared. How many values, from the first, may have changed. Current VMCS is kept. */
+unsigned vmcs12_save(struct cpu *cpu, struct vmcs12 *v);
 
 /*
  * Value of a row, whole. vmcs01 is current before and after. Slow: what the guest hypervisor touches often is read through the
