@@ -72,6 +72,7 @@ FUZZ_DOUBLES := $(filter-out %_cmocka,$(HOST_DOUBLES))
 SET_machine := tests/host/machine/fake_hw tests/host/machine/memory \
 	$(filter-out core/boot/% core/lib/% core/cpu/cpu core/cpu/panic_page core/cpu/trap core/cpu/vmxon \
 	core/guest/counter_report core/guest/cpuid core/guest/reset core/guest/task% core/memory/paging,$(C_FILES:.c=))
+SET_machine-but-region := $(filter-out shadow-vmcs/region,$(SET_machine))
 SET_ept-cache := $(basename $(wildcard ept-cache/*.c)) core/memory/ept01 core/memory/mtrr core/memory/page_pool
 SET_checks := $(basename $(wildcard nested/checks*.c)) core/cpu/vmx_caps core/cpu/vmcs_fields
 

@@ -360,7 +360,7 @@ static const struct test tests[] = {
 
 static void run(void)
 {
-    static const struct test *const lists[] = { tests, vmcs_shadow_tests };
+    static const struct test *const lists[] = { tests, vmcs_owner_tests, vmcs_shadow_tests };
     for (u32 i = 0; i < COUNT(lists); i++)
         for (const struct test *t = lists[i]; t->name; t++)
             test_run(t->name, t->run, true);

@@ -15,7 +15,7 @@ struct field {
 };
 extern const struct field fields[FIELDS];
 extern bool supported[FIELDS]; /* by the CPU that filled last */
-extern const struct test vmcs_shadow_tests[];
+extern const struct test vmcs_shadow_tests[], vmcs_owner_tests[];
 
 /* A value of its own for each field and seed; undefined bits of access rights need not be kept. */
 u64 pattern(u32 encoding, u32 seed);

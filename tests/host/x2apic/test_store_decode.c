@@ -79,7 +79,7 @@
     X(c16_04, 16, "movl $0xc4500, %es:0x300(%edi)", IMMEDIATE, RAX, 0xc4500) \
     X(c16_05, 16, "movl $7, 0x1234(%si)", IMMEDIATE, RAX, 7) \
     X(c16_06, 16, "movl (%bp), %ecx", LOAD, RCX, 0) \
-    X(c16_07, 16, "movl 0xfee00020, %eax", LOAD, RAX, 0) \
+    X(c16_07, 16, "movl 0x20, %eax", LOAD, RAX, 0) \
     X(c16_08, 16, "movl %edx, 0x10(%esp,%ecx,2)", REGISTER, RDX, 0) \
     X(u16_00, 16, "movw %ax, (%bx)", UNSUPPORTED, RAX, 0) \
     X(u16_01, 16, "movw $7, (%bx)", UNSUPPORTED, RAX, 0)
