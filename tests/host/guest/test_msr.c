@@ -126,9 +126,12 @@ static void refused_to_the_nested_guest(void **state)
     l3_start();
     expect_all_refused();
     assert_true(nested_machine_in_l3());
-    /* One that the guest hypervisor asked for is its exit, and its answer. */
+    /* One that the guest hypervisor asked for before it entered is its exit, and its answer. */
     uint8_t bit = 1;
+    nested_machine_exit_reason(REASON_cpuid, 0);
     memcpy((void *)(L2_MSR_BITMAP + MSR_BITMAP_WRITE_LOW + 0x600 / 8), &bit, 1);
+    nested_machine_wrote(L2_MSR_BITMAP);
+    assert_int_equal(l2_enter(REASON_vmresume), VMX_OK);
     nested_machine_cpu()->regs[GPR_RCX] = 0x600;
     nested_machine_exit_reason(REASON_wrmsr, 0);
     assert_false(nested_machine_in_l3());
