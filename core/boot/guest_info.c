@@ -8,7 +8,6 @@
 #include "core/boot/multiboot.h"
 #include "core/memory/mem.h"
 
-#define LOADER_NAME "Strata"
 #define MODULE_BOUND 64 /* bytes for what stands beside a module's text in each form */
 
 uint64_t guest_info_bound(const struct guest_view *view)
@@ -116,7 +115,7 @@ uint64_t guest_info_multiboot(const struct guest_view *view, struct area *area)
     uint64_t address, text = 0, name = 0;
     struct multiboot_info *info = area_take(area, sizeof(*info), 8, &address);
     if (!info || !describe_memory(view, info, area) || !describe_modules(view, info, area) ||
-        !(text = area_text(area, view->command_line)) || !(name = area_text(area, LOADER_NAME)))
+        !(text = area_text(area, view->command_line)) || !(name = area_text(area, view->boot->loader_name)))
         return 0;
     info->command_line = (uint32_t)text;
     info->loader_name = (uint32_t)name;
@@ -196,6 +195,7 @@ static bool add_efi_map(struct area *area, const struct guest_view *view)
 static bool is_passed_on(uint32_t type)
 {
     static const uint8_t passed[] = {
+        MULTIBOOT2_TAG_LOADER_NAME, /* some kernels read their command line as that loader writes it */
         MULTIBOOT2_TAG_BOOT_DEVICE, MULTIBOOT2_TAG_VBE,    MULTIBOOT2_TAG_FRAMEBUFFER, MULTIBOOT2_TAG_EFI32,
         MULTIBOOT2_TAG_EFI64,       MULTIBOOT2_TAG_SMBIOS, MULTIBOOT2_TAG_ACPI_OLD,    MULTIBOOT2_TAG_ACPI_NEW,
     };
@@ -225,10 +225,8 @@ uint64_t guest_info_multiboot2(const struct guest_view *view, const struct kerne
     uint8_t *head = area_take(area, MULTIBOOT2_INFO_HEADER_SIZE, 8, &address);
     uint64_t begin = area->used - MULTIBOOT2_INFO_HEADER_SIZE;
     uint32_t base = (uint32_t)(kernel->start + view->shift);
-    bool fits = head &&
-                add_tag_with(area, MULTIBOOT2_TAG_COMMAND_LINE, view->command_line,
-                             text_length(view->command_line) + 1) &&
-                add_tag_with(area, MULTIBOOT2_TAG_LOADER_NAME, LOADER_NAME, sizeof(LOADER_NAME));
+    bool fits = head && add_tag_with(area, MULTIBOOT2_TAG_COMMAND_LINE, view->command_line,
+                                     text_length(view->command_line) + 1);
     for (unsigned i = 0; fits && i < view->module_count; i++)
         fits = add_module(area, &view->module[i]);
     fits = fits && add_memory(area, view) && pass_on(area, view->info) && add_efi_map(area, view) &&

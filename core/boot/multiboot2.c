@@ -68,6 +68,14 @@ static enum multiboot2_result parse_command_line(struct cursor c, struct boot_in
     return MULTIBOOT2_OK;
 }
 
+static enum multiboot2_result parse_loader_name(struct cursor c, struct boot_info *out)
+{
+    if (!text_terminated(c.at, c.size, sizeof(struct tag)))
+        return MULTIBOOT2_BAD_TAG;
+    out->loader_name = (const char *)c.at + sizeof(struct tag);
+    return MULTIBOOT2_OK;
+}
+
 static enum multiboot2_result parse_module(struct cursor c, struct boot_info *out)
 {
     struct tag_module module;
@@ -183,6 +191,8 @@ static enum multiboot2_result parse_tag(struct cursor c, uint32_t type, struct b
     switch (type) {
     case MULTIBOOT2_TAG_COMMAND_LINE:
         return parse_command_line(c, out);
+    case MULTIBOOT2_TAG_LOADER_NAME:
+        return parse_loader_name(c, out);
     case MULTIBOOT2_TAG_MODULE:
         return parse_module(c, out);
     case MULTIBOOT2_TAG_BOOT_DEVICE:
@@ -211,7 +221,7 @@ static enum multiboot2_result parse_tag(struct cursor c, uint32_t type, struct b
 enum multiboot2_result multiboot2_parse(const void *info, size_t size, struct boot_info *out)
 {
     memset(out, 0, sizeof(*out));
-    out->command_line = "";
+    out->command_line = out->loader_name = "";
     out->boot_drive = MULTIBOOT2_NO_DRIVE;
     out->screen.type = FRAMEBUFFER_NONE;
     memmap_init(&out->memmap);

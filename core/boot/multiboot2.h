@@ -80,6 +80,7 @@ struct boot_efi {
 
 struct boot_info {
     const char *command_line; /* terminated; "" when there is none. Lies in the parsed buffer. */
+    const char *loader_name;  /* terminated; "" when it does not say */
     int boot_drive;           /* BIOS drive number, or MULTIBOOT2_NO_DRIVE */
     const void *rsdp;         /* copy of the ACPI RSDP in the parsed buffer (the newer one if both), or NULL */
     uint32_t rsdp_size;       /* bytes that may be read there */
