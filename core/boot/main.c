@@ -322,7 +322,8 @@ static void probe_features(void)
     machine.is_hypervisor = cpuid_is_hypervisor();
     machine.has_x2apic = hw_cpuid(1, 0).ecx & CPUID1_ECX_X2APIC;
     const char *missing = vmxon_require(&machine.hw);
-    report_machine(has_bios() ? "BIOS" : "UEFI", boot.rsdp);
+    if (log_strata_level() == 1) /* the others see what this one leaves */
+        report_machine(has_bios() ? "BIOS" : "UEFI", boot.rsdp);
     if (missing)
         refuse(missing);
     machine.cr4 = CR4_PAE | (machine.has_xsave ? CR4_OSXSAVE : 0) | vmx_caps_msr(&machine.hw, MSR_VMX_CR4_FIXED0);
@@ -398,7 +399,8 @@ void main_bsp(const void *info)
     trap_init();
     make_cpus();
     cpu_load(cpus[0]);
-    report_protection();
+    if (log_strata_level() == 1)
+        report_protection();
     make_guest_view();
     take_low_page();
     plan_guest();
