@@ -56,7 +56,7 @@ enum {
     CR4_PCE = 1u << 8, CR4_OSFXSR = 1u << 9, CR4_VMXE = 1u << 13, CR4_PCIDE = 1u << 17, CR4_OSXSAVE = 1u << 18,
 };
 enum { RFLAGS_CF = 1u << 0, RFLAGS_FIXED = 1u << 1, RFLAGS_ZF = 1u << 6, RFLAGS_TF = 1u << 8,
-       RFLAGS_IF = 1u << 9, RFLAGS_VM = 1u << 17, RFLAGS_ARITH = 0x8d5 };
+       RFLAGS_IF = 1u << 9, RFLAGS_RF = 1u << 16, RFLAGS_VM = 1u << 17, RFLAGS_ARITH = 0x8d5 };
 enum { EFER_SCE = 1u << 0, EFER_LME = 1u << 8, EFER_LMA = 1u << 10, EFER_NXE = 1u << 11 };
 
 enum {
@@ -86,7 +86,13 @@ enum { VEC_DE, VEC_DB, VEC_NMI, VEC_BP, VEC_OF, VEC_BR, VEC_UD, VEC_NM, VEC_DF, 
 struct fault {  /* what the last guarded instruction raised */
     int vector; /* -1: nothing */
     u32 error;
-    ulong cr2;
+    ulong cr2, flags;
+};
+
+struct debug { /* debug exceptions where a test expects them: how many, and the last one */
+    bool expected;
+    u32 count;
+    ulong ip, flags, dr6;
 };
 
 struct context { /* context_save/context_jump: callee-saved registers, stack and return address */
@@ -98,7 +104,9 @@ struct cpu {
     struct fault fault;
     struct context *rescue; /* where an unguarded fault goes; NULL: it is the end of this CPU */
     struct context user;    /* where VEC_USER_RETURN goes */
-    u32 irqs[256];          /* interrupts and NMIs taken, by vector */
+    struct debug debug;
+    u32 irqs[256]; /* interrupts and NMIs taken, by vector */
+    ulong irq_ip;  /* where the last one came */
     void (*volatile job)(void *);
     void *volatile job_arg;
     u8 *vmxon;

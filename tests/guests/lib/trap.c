@@ -113,11 +113,21 @@ static bool fixup(struct trap_frame *f, struct cpu *cpu)
     for (const struct extable *e = (void *)extable_start; e < (struct extable *)extable_end; e++) {
         if (e->from != f->ip)
             continue;
-        cpu->fault = (struct fault){ (int)f->vector, (u32)f->error, read_cr2() };
+        cpu->fault = (struct fault){ (int)f->vector, (u32)f->error, read_cr2(), f->flags };
         f->ip = e->to;
         return true;
     }
     return false;
+}
+
+/* One step is enough, and the instruction at a breakpoint is executed. */
+static void debug_note(struct trap_frame *f, struct debug *d)
+{
+    d->count++;
+    d->ip = f->ip;
+    d->flags = f->flags;
+    asm volatile("mov %%dr6,%0" : "=r"(d->dr6));
+    f->flags = (f->flags & ~(ulong)RFLAGS_TF) | RFLAGS_RF;
 }
 
 void trap_handle(struct trap_frame *f)
@@ -130,8 +140,13 @@ void trap_handle(struct trap_frame *f)
     }
     if (f->vector >= 32 || f->vector == VEC_NMI) {
         cpu->irqs[f->vector]++;
+        cpu->irq_ip = f->ip;
         if (f->vector >= 32 && f->vector != VEC_SPURIOUS)
             apic_eoi();
+        return;
+    }
+    if (f->vector == VEC_DB && cpu->debug.expected) {
+        debug_note(f, &cpu->debug);
         return;
     }
     if (fixup(f, cpu))
