@@ -171,6 +171,7 @@ static int machine_make(void **state)
         if (fake_caps.offered[vmcs_fields[row].cap])
             hw_vmwrite(vmcs_fields[row].encoding, sample.values[row]);
     vmwrite(VMCS_LINK_POINTER, ~0ull);
+    vmwrite(ENTRY_MSR_LOAD_COUNT, 0); /* there is no area */
     tables_make();
     guest_make();
     cpu.vmcs01.region = VMCS;
