@@ -33,6 +33,7 @@
 #define SHARED_SIZE (6 * MIB)  /* page tables, ept01, history: for all CPUs */
 #define CPU_SIZE (2 * MIB)
 #define IMAGE_SIZE PAGE_2M
+#define UNCACHED_MAX 32 /* ranges of memory that is not write-back: more are rare, and only slow */
 #define MULTIBOOT2_INFO_MAX (1 * MIB)
 
 #define TABLES_SIZE PAGE_2M   /* for page tables of the first 4 GiB: a Strata that gives up */
@@ -78,24 +79,54 @@ static void show(const char *line)
     lowpage_screen_done(&screen);
 }
 
-/* Memory for Strata: free, and nothing that the boot loader has put anywhere. 0: none. */
+static void read_mtrrs(void)
+{
+    memory01.has_mtrr = hw_cpuid(1, 0).edx & CPUID1_EDX_MTRR;
+    uint64_t value = 0;
+    mtrr_init(&memory01.mtrr, memory01.has_mtrr ? hw_rdmsr(MSR_MTRRCAP) : 0, machine.hw.maxphyaddr);
+    if (!memory01.has_mtrr)
+        return;
+    for (uint32_t msr = MSR_MTRR_PHYSBASE0; msr <= MSR_MTRR_DEF_TYPE; msr++)
+        if (mtrr_is_msr(msr) && mtrr_read(&memory01.mtrr, msr, &value) && hw_rdmsr_try(msr, &value))
+            mtrr_write(&memory01.mtrr, msr, value);
+    mtrr_commit(&memory01.mtrr);
+}
+
+/* Below 4 GiB what the MTRRs do not make write-back; at most max ranges. */
+static unsigned find_uncached(struct memmap_range *ranges, unsigned max)
+{
+    unsigned count = 0;
+    uint64_t start, end;
+    for (uint64_t at = MIB; memory01.has_mtrr && at < BOOT_MAP_END && count < max; at = end)
+        if (mtrr_range(&memory01.mtrr, at, &start, &end) != MEMTYPE_WB)
+            ranges[count++] = (struct memmap_range){ at, end };
+    return count;
+}
+
+/* Memory for Strata: free, write-back where there is such, and nothing that the boot loader has put anywhere. 0: none. */
 static uint64_t find_place(uint64_t size)
 {
-    struct memmap_range avoid[MAX_BOOT_MODULES + 2] = {
+    struct memmap_range avoid[MAX_BOOT_MODULES + 2 + UNCACHED_MAX] = {
         { MIB, (uint64_t)image_load + (uint64_t)(image_end - image_start) },
         info_range(),
     };
+    unsigned taken = 2;
     for (unsigned i = 0; i < boot.module_count; i++)
-        avoid[2 + i] = (struct memmap_range){ boot.module[i].start, boot.module[i].end };
-    uint64_t at = memmap_place(&free_memory, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
-    return at ? at : memmap_place(&memory01.memmap, size, PAGE_2M, BOOT_MAP_END, avoid, boot.module_count + 2);
+        avoid[taken++] = (struct memmap_range){ boot.module[i].start, boot.module[i].end };
+    for (unsigned uncached = find_uncached(avoid + taken, UNCACHED_MAX);; uncached = 0) {
+        uint64_t at = memmap_place(&free_memory, size, PAGE_2M, BOOT_MAP_END, avoid, taken + uncached);
+        if (!at)
+            at = memmap_place(&memory01.memmap, size, PAGE_2M, BOOT_MAP_END, avoid, taken + uncached);
+        if (at || !uncached)
+            return at;
+    }
 }
 
 /* Moves the image to its place and onto page tables of its own that map memory up to `mapped`. False: no room for these. */
 static bool move(hpa_t to, struct page_pool *pool, uint64_t mapped)
 {
-    machine.cr3 = paging_build(pool, to, mapped, machine.has_1g_pages);
-    if (!machine.cr3)
+    machine.cr3 = paging_build(pool, mapped, machine.has_1g_pages, memory01.has_mtrr ? &memory01.mtrr : NULL);
+    if (!machine.cr3 || !paging_map_image(pool, machine.cr3, to))
         return false;
     image_moved(to);
     image_place = to;
@@ -261,7 +292,8 @@ static void settle(void)
     pool_add(&memory01.pool, hpa(start + IMAGE_SIZE + shared), shared_size() - shared);
     uint64_t mapped = memory01.ram_end > BOOT_MAP_END ? align_up(memory01.ram_end, PAGE_1G) : BOOT_MAP_END;
     if (!move(hpa(start), &memory01.pool, mapped))
-        refuse("the machine has more memory than Strata can map without 1-GiB pages");
+        refuse("Strata's page tables need more memory than there is: much memory without 1-GiB pages, or many memory "
+               "types");
 }
 
 static void make_cpus(void)
@@ -279,19 +311,6 @@ static void make_cpus(void)
     }
 }
 
-static void read_mtrrs(void)
-{
-    memory01.has_mtrr = hw_cpuid(1, 0).edx & CPUID1_EDX_MTRR;
-    uint64_t value = 0;
-    mtrr_init(&memory01.mtrr, memory01.has_mtrr ? hw_rdmsr(MSR_MTRRCAP) : 0, machine.hw.maxphyaddr);
-    if (!memory01.has_mtrr)
-        return;
-    for (uint32_t msr = MSR_MTRR_PHYSBASE0; msr <= MSR_MTRR_DEF_TYPE; msr++)
-        if (mtrr_is_msr(msr) && mtrr_read(&memory01.mtrr, msr, &value) && hw_rdmsr_try(msr, &value))
-            mtrr_write(&memory01.mtrr, msr, value);
-    mtrr_commit(&memory01.mtrr);
-}
-
 /* What of memory the guest sees, and which of its MSR accesses exit. */
 static void make_guest_view(void)
 {
@@ -299,7 +318,6 @@ static void make_guest_view(void)
     machine.msr_bitmap01 = pool_alloc(&memory01.pool);
     memset(hpa_ptr(memory01.junk), 0xff, PAGE_SIZE);
     msr_bitmap_init(hpa_ptr(machine.msr_bitmap01));
-    read_mtrrs();
     struct ept01_config config = {
         .maxphyaddr = machine.hw.maxphyaddr,
         .pages_1g = vmx_caps_msr(&machine.hw, MSR_VMX_EPT_VPID) & EPT_CAP_1G,
@@ -393,6 +411,7 @@ void main_bsp(const void *info)
     read_boot_info(info);
     probe_features();
     find_cpus();
+    read_mtrrs();
     settle();
 
     panic_show(panic_page);

@@ -42,20 +42,45 @@ static uint64_t image_rights(const uint8_t *p)
     return p < rodata_end ? PTE_PRESENT | PTE_NX : PTE_PRESENT | PTE_WRITE | PTE_NX;
 }
 
-uint64_t paging_build(struct page_pool *pool, hpa_t image, uint64_t end, bool pages_1g)
+/* SDM 3, "Large Page Size Considerations": a page that spans memory types has none that one could rely on. */
+static bool type_uniform(const struct mtrr *mtrr, uint64_t addr, uint64_t size)
+{
+    uint64_t start, end = addr + size;
+    if (mtrr)
+        mtrr_range(mtrr, addr, &start, &end);
+    return end >= addr + size;
+}
+
+/* The level of the largest page that can begin at addr. */
+static int level_of(uint64_t addr, uint64_t end, bool pages_1g, const struct mtrr *mtrr)
+{
+    for (int level = pages_1g && addr >= PAGE_1G ? 3 : 2; level > 1; level--) {
+        uint64_t size = PAGE_SIZE << (9 * (level - 1));
+        if (addr % size == 0 && end - addr >= size && type_uniform(mtrr, addr, size))
+            return level;
+    }
+    return 1;
+}
+
+uint64_t paging_build(struct page_pool *pool, uint64_t end, bool pages_1g, const struct mtrr *mtrr)
 {
     uint64_t pml4 = pool_alloc(pool).v;
     if (!pml4)
         return 0;
     for (uint64_t a = 0; a < end;) {
-        bool large = pages_1g && a >= PAGE_1G;
-        uint64_t nx = a < PAGE_2M ? 0 : PTE_NX;
-        if (!map(pool, pml4, a, large ? 3 : 2, a | PTE_PRESENT | PTE_WRITE | PTE_LARGE | nx))
+        int level = level_of(a, end, pages_1g, mtrr);
+        uint64_t bits = PTE_PRESENT | PTE_WRITE | (level > 1 ? PTE_LARGE : 0) | (a < PAGE_2M ? 0 : PTE_NX);
+        if (!map(pool, pml4, a, level, a | bits))
             return 0;
-        a += large ? PAGE_1G : PAGE_2M;
+        a += PAGE_SIZE << (9 * (level - 1));
     }
+    return pml4;
+}
+
+bool paging_map_image(struct page_pool *pool, uint64_t pml4, hpa_t image)
+{
     for (uint8_t *p = image_start; p < image_end; p += PAGE_SIZE)
         if (!map(pool, pml4, (uint64_t)p, 1, (image.v + (uint64_t)(p - image_start)) | image_rights(p)))
-            return 0;
-    return pml4;
+            return false;
+    return true;
 }
