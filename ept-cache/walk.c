@@ -36,6 +36,7 @@ void ept01_view_reset(struct ept01_view *view)
         view->windows[i].size = 0;
     view->next_type = 0;
     view->mixed = 0;
+    memset(view->regions, 0, sizeof(view->regions));
     for (unsigned i = 0; i < EPT01_TYPES; i++)
         view->types[i].leaf.size = 0;
 }
@@ -61,11 +62,28 @@ static const uint8_t *type_low(struct ept01_view *view, const struct ept_leaf *l
     return view->types[i].low;
 }
 
+/* ept01 is in small pages around what is watched there, and they are as one large page nearly always. */
+static bool region_uniform(struct ept01_view *view, uint64_t addr)
+{
+    uint32_t number = (uint32_t)(addr / PAGE_2M) + 1;
+    unsigned i = number % EPT01_REGIONS;
+    if (view->regions[i].number != number) {
+        view->regions[i].uniform = ept01_table_uniform(view->root, gpa1(addr));
+        view->regions[i].number = number;
+        view->pieces += EPT_ENTRIES / 4;
+    }
+    return view->regions[i].uniform;
+}
+
 const struct ept01_window *ept01_window_miss(struct ept01_view *view, uint64_t addr)
 {
     struct ept_leaf leaf = ept01_lookup(view->root, gpa1(addr));
     if (leaf.size == 0)
         return NULL;
+    if (leaf.size == PAGE_SIZE && region_uniform(view, addr)) {
+        leaf.base = align_down(leaf.base, PAGE_2M);
+        leaf.size = PAGE_2M;
+    }
     struct ept01_window *window = &view->windows[addr / EPT01_WINDOW_STEP % EPT01_WINDOWS];
     window->base = align_down(addr, leaf.size);
     window->size = leaf.size;

@@ -27,6 +27,7 @@ static inline const volatile uint64_t *ept12_entries(const volatile void *page) 
 
 #define EPT01_TYPES 4
 #define EPT01_WINDOWS 8
+#define EPT01_REGIONS 256           /* remembered; a power of 2 */
 #define EPT01_WINDOW_STEP (2 * MIB) /* addresses so far apart use windows of their own */
 
 /* A page of ept01, and what to do to an ept12 leaf that leads into it. */
@@ -46,6 +47,10 @@ struct ept01_view {
     uint64_t pieces;                            /* pages of ept01 that ept01_uniform has looked at, ever */
     uint64_t mixed; /* start of a large range that was found not to be uniform, plus 1; 0: none */
     unsigned next_type;
+    struct {
+        uint32_t number; /* of the 2-MiB region, plus 1; 0: nothing is known */
+        bool uniform;    /* its pages of 4 KiB could be one of 2 MiB */
+    } regions[EPT01_REGIONS];
     struct {
         struct ept_leaf leaf;
         uint8_t low[EPT_LOW_VALUES];

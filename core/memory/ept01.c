@@ -166,6 +166,23 @@ struct ept_leaf ept01_lookup(hpa_t root, gpa1_t addr)
     }
 }
 
+bool ept01_table_uniform(hpa_t root, gpa1_t addr)
+{
+    const uint64_t meaning = EPT_ADDR_MASK | EPT_RWX | EPT_MEMTYPE_MASK | EPT_IGNORE_PAT;
+    hpa_t table = root;
+    for (int level = EPT_LEVELS; level > LEVEL_PT; level--) {
+        uint64_t entry = entry_read(&table_entries(table)[ept_index(addr.v, level)]);
+        if (!ept_present(entry) || ept_is_leaf(entry, level) || (entry & EPT_RWX) != EPT_RWX)
+            return false;
+        table = entry_table(entry);
+    }
+    const uint64_t *entries = table_entries(table);
+    uint64_t expected = entry_read(entries) & meaning, differ = expected & (PAGE_2M - 1) & PAGE_MASK;
+    for (unsigned i = 0; i < EPT_ENTRIES; i++, expected += PAGE_SIZE)
+        differ |= (entry_read(&entries[i]) & meaning) ^ expected;
+    return !differ && ept_present(expected);
+}
+
 /*
  * Replaces a large leaf of a table of this level by a table of pages with the same rights, types and flags. The dirty
  * flag may be set by a processor at any time: then the table is filled again.

@@ -53,6 +53,12 @@ uint64_t ept01_eptp(const struct ept01 *ept01);
 /* What the tables under root map addr to, read without a lock; .size == 0: nothing. */
 struct ept_leaf ept01_lookup(hpa_t root, gpa1_t addr);
 
+/*
+ * Whether addr lies in a page table, under root, all of whose pages are neighbours with the same rights and type, as one 2-MiB page would
+ * have it. Read without a lock.
+ */
+bool ept01_table_uniform(hpa_t root, gpa1_t addr);
+
 enum ept01_fill {
     EPT01_FILLED,    /* mapped now (or already): run the guest again */
     EPT01_REFUSED,   /* mapped for good, with fewer rights than the access needs: a protected or hidden page */

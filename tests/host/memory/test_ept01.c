@@ -317,6 +317,35 @@ static void test_leaf_and_flags(void **state)
     }
 }
 
+/* Small pages that are as one large page, against a comparison page by page. */
+static void test_table_uniform(void **state)
+{
+    (void)state;
+    model.seed.state = 19;
+    unsigned found[2] = { 0 };
+    for (unsigned round = 0; round < 20; round++) {
+        model_start_random();
+        for (unsigned i = 0; i < 40; i++) {
+            uint64_t addr = test_random(&model.seed) & (BIT(i % 2 ? 33 : 24) - 1), region = align_down(addr, PAGE_2M);
+            if (i % 3 == 0 && i % 2)
+                protect(addr & PAGE_MASK, EPT_R);
+            else
+                ept01_leaf(&model.ept01, gpa1(addr), PAGE_SIZE);
+            struct ept_leaf first = ept01_lookup(model.ept01.root, gpa1(region));
+            bool uniform = first.size == PAGE_SIZE && first.perm && first.base % PAGE_2M == 0;
+            for (uint64_t at = region; uniform && at < region + PAGE_2M; at += PAGE_SIZE) {
+                struct ept_leaf leaf = ept01_lookup(model.ept01.root, gpa1(at));
+                uniform = leaf.size == PAGE_SIZE && leaf.base == first.base + (at - region) &&
+                          leaf.perm == first.perm && leaf.memtype == first.memtype;
+            }
+            assert_int_equal(ept01_table_uniform(model.ept01.root, gpa1(addr)), uniform);
+            found[uniform]++;
+        }
+    }
+    assert_true(found[0] > 50 && found[1] > 50);
+    assert_false(ept01_table_uniform(model.ept01.root, gpa1(BIT(39))));
+}
+
 /* However few tables there are: either it works, or it says so and nothing has changed. */
 static void test_pool_exhausted(void **state)
 {
@@ -466,6 +495,7 @@ int main(void)
         cmocka_unit_test(test_lazy_without_tables),
         cmocka_unit_test(test_retype_lazy),
         cmocka_unit_test(test_leaf_and_flags),
+        cmocka_unit_test(test_table_uniform),
         cmocka_unit_test(test_pool_exhausted),
         cmocka_unit_test(test_unaligned_hidden_range_panics),
         cmocka_unit_test(test_journal_sees),
