@@ -198,7 +198,7 @@ static bool logs_suffice(const struct watch_client *client)
 {
     if (!logging || unlogged)
         return false;
-    for (unsigned i = 0; i < cpu_count; i++)
+    for (unsigned i = 0; cpu_count > 1 && i < cpu_count; i++)
         if (cpus[i] != client->cpu && runs(cpus[i]) && !__atomic_load_n(&cpus[i]->in_nested, __ATOMIC_ACQUIRE))
             return false;
     return true;
