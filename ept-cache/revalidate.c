@@ -3,6 +3,7 @@
  * written since they were read last are compared; only entries that differ are composed again. What was mapped before is
  * mapped again at once. The processor is told in any case: its combined mappings depend on more than ept12.
  */
+#include "core/lib/hw.h"
 #include "core/memory/mem.h"
 #include "ept-cache/table.h"
 
@@ -155,9 +156,18 @@ static void upper_revalidate(struct ept02 *ept, struct ept02_root *root, struct 
             ept02_replay(ept, root, gpa2(base.v + i * HISTORY_BLOCK));
 }
 
+/* The first of the dirty tables of its level is dealt with. */
+static void dirty_pop(struct ept02 *ept, struct ept02_root *root, struct ept_table *t)
+{
+    root->dirty[t->level] = t->dirty_next;
+    if (t->dirty_next)
+        table_at(ept, t->dirty_next)->dirty_prev = 0;
+    t->flags &= (uint8_t)~TABLE_DIRTY;
+}
+
 static void table_revalidate(struct ept02 *ept, struct ept02_root *root, struct ept_table *t)
 {
-    table_unmark_dirty(ept, t);
+    dirty_pop(ept, root, t);
     if (!work_left(ept) && t->parent) { /* nobody has said that it is still right */
         slot_clear(ept, table_at(ept, t->parent), t->index);
         ept->counters.evictions++;
@@ -253,7 +263,13 @@ OUT_OF_LINE void ept02_look(struct ept02 *ept, struct ept02_root *root)
     if (ept->dirty_roots & bit)
         root_revalidate(ept, root);
     root->looked = ept->looks;
-    ept02_flush(ept, bit | ept->flush_now);
+    if ((ept->config.hw_ept_caps & EPT_CAP_INVEPT_SINGLE) && !(ept->flush_now & ~bit)) { /* nearly always */
+        ept->flush_now = 0;
+        hw_invept(INVEPT_SINGLE, root->eptp02);
+        ept->counters.hw_invepts++;
+    } else {
+        ept02_flush(ept, bit | ept->flush_now);
+    }
     if (ept->config.watch && (ept->tidy_next || ept->always_compared > ept->always_limit))
         always_tidy(ept);
 }
