@@ -17,6 +17,7 @@ NARROW = ("eflags", "cs", "ss", "ds", "es", "fs", "gs")
 STOPPED_AT = re.compile(r"^\((\d)\) Breakpoint \d+,", re.M)
 MAPS_TO = re.compile(r"maps to physical page 0x([0-9a-f]+)")
 PAGE = 4096
+SIGINT, SIGTRAP = 2, 5
 
 
 class GdbServer:
@@ -75,7 +76,8 @@ class GdbServer:
                     self._reply(self._answer(command))
                 except MachineError:
                     if not self._monitor.alive():
-                        self._reply("W00")
+                        if command[0] in "csv":  # the answer to a run; to anything else gdb expects no such thing
+                            self._reply("W00")
                         return True
                     self._reply("E01")
 
@@ -115,8 +117,8 @@ class GdbServer:
             return self._command(bytes.fromhex(command[6:]).decode())
         return ""
 
-    def _where(self):
-        return f"T05thread:{self._cpu + 1:x};"
+    def _where(self, signal=SIGTRAP):
+        return f"T{signal:02x}thread:{self._cpu + 1:x};"
 
     def _thread(self, command):
         number = int(command[2:], 16) if command[2:] != "-1" else 0
@@ -139,11 +141,16 @@ class GdbServer:
             return self._monitor.read(address, size, "x").hex()
         data = b""
         while size:
+            if self._image[1] <= address or self._physical_end() <= address < self._image[0]:
+                raise MachineError(f"no memory at {address:x}")  # Bochs would give up
             n = min(size, PAGE - address % PAGE)
             inside = self._image[0] <= address < self._image[1]
             data += self._monitor.read(address - self._image[0] + self._physical if inside else address, n)
             address, size = address + n, size - n
         return data.hex()
+
+    def _physical_end(self):
+        return max(4 << 30, self._monitor.machine.memory_mib << 20)
 
     def _breakpoint(self, command):
         kind, address = command[1], int(command.split(",")[1], 16)
@@ -165,7 +172,8 @@ class GdbServer:
             if said is None:  # gdb's user pressed Ctrl-C
                 self._gdb.recv(1)
                 self._monitor.interrupt()
-                said = self._monitor.wait()
+                self._stopped(self._monitor.wait())
+                return self._where(SIGINT)
             at_breakpoint = self._stopped(said)
             if not at_breakpoint or self._any_level or self._monitor.registers()["cr3"] == self._cr3:
                 return self._where()
