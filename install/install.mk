@@ -6,7 +6,7 @@ INSTALL = install
 INSTALLED = $(DESTDIR)/boot/strata.elf $(DESTDIR)$(PREFIX)/bin/strata-stat $(DESTDIR)$(PREFIX)/share/man/man1/strata-stat.1 \
 	$(DESTDIR)/etc/grub.d/20_linux_strata $(DESTDIR)/etc/default/grub.d/strata.cfg
 
-.PHONY: install uninstall deb
+.PHONY: install uninstall deb test-full-debian
 install: $(BUILD)/strata.elf $(BUILD)/strata-stat ## put Strata beside the system's kernels, and its lines into GRUB's menu (DESTDIR= PREFIX=)
 	$(INSTALL) -d $(sort $(dir $(INSTALLED)))
 	$(INSTALL) -m 644 $(BUILD)/strata.elf $(DESTDIR)/boot/strata.elf
@@ -23,3 +23,7 @@ uninstall: ## take away what make install has put there (DESTDIR= PREFIX=)
 deb: ## build the Debian package build/deb/strata_*.deb
 	@bench/setup.sh --for deb
 	@install/deb $(BUILD)
+
+test-full-debian: deb ## an installed Debian on a disk of its own, with and without Strata's package (root; some minutes)
+	@bench/setup.sh --for debian
+	@bench/debian/run
