@@ -54,6 +54,8 @@ FUZZ_CC = clang
 # A fuzzer puts the variables of what it tests, and of the fake machine, back for each input: they have sections of their own.
 FUZZ_RENAME = objcopy --rename-section .data=strata_data --rename-section .bss=strata_bss
 COVER = -fprofile-instr-generate -fcoverage-mapping
+# gcc has warned.
+COVER_CFLAGS = $(filter-out $(WARNINGS),$(TEST_CFLAGS))
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TEST_CFLAGS = -std=gnu11 -O1 -g -fno-pie -MMD -MP $(WARNINGS) -I.
 
@@ -104,7 +106,7 @@ $(BUILD)/host-asan/tests/%.o: tests/%.c
 # The same with counters of lines, for both kinds of program.
 $(BUILD)/cover/%.o: %.c tests/tests.mk
 	@mkdir -p $(@D)
-	$(FUZZ_CC) $(TEST_CFLAGS) -ffreestanding $(COVER) -c -o $@ $<
+	$(FUZZ_CC) $(COVER_CFLAGS) -ffreestanding $(COVER) -c -o $@ $<
 	$(FUZZ_RENAME) $@
 
 # Not what is tested: the fuzzer's feedback does not come from it.
@@ -118,11 +120,11 @@ $(BUILD)/fuzz/tests/fuzz/%.o: tests/fuzz/%.c tests/tests.mk
 
 $(BUILD)/cover/tests/host/%.o: tests/host/%.c tests/tests.mk
 	@mkdir -p $(@D)
-	$(FUZZ_CC) $(TEST_CFLAGS) -c -o $@ $<
+	$(FUZZ_CC) $(COVER_CFLAGS) -c -o $@ $<
 	$(FUZZ_RENAME) $@
 $(BUILD)/cover/tests/fuzz/%.o: tests/fuzz/%.c tests/tests.mk
 	@mkdir -p $(@D)
-	$(FUZZ_CC) $(TEST_CFLAGS) -c -o $@ $<
+	$(FUZZ_CC) $(COVER_CFLAGS) -c -o $@ $<
 
 $(BUILD)/host/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/host/%.o)
 $(BUILD)/host-asan/doubles.a: $(HOST_DOUBLES:%=$(BUILD)/host-asan/%.o)

@@ -116,8 +116,9 @@ static void op_pointer(const struct step *s)
 
 static void op_odd(const struct step *s)
 {
-    static const enum exit_reason reasons[] = { REASON_vmclear, REASON_vmptrld, REASON_vmptrst, REASON_vmread,
-                                                REASON_vmwrite, REASON_vmxon,   REASON_invept,  REASON_invvpid };
+    static const enum exit_reason reasons[] = { REASON_vmclear, REASON_vmptrld, REASON_vmptrst,
+                                                REASON_vmread,  REASON_vmwrite, REASON_vmxon,
+                                                REASON_invept,  REASON_invvpid, REASON_vmcall };
     if (!l2_ready(s->how))
         return;
     for (int i = 0; i < GPR_COUNT; i++)

@@ -99,6 +99,16 @@ def ept12_programs():
                                      *[touch("w", n << 39) for n in range(4)])
     yield "ept-runs", machine(*tables, *link, FLUSH, ENTER, *touches, FLUSH, ENTER, *touches,
                               word(21, 8, 0), FLUSH, ENTER, *touches)
+    # An entry taken away, moved, made smaller; by the guest hypervisor and by L3 itself, through a page that maps the table.
+    at, own = page(0x300), page(0x310)
+    mapped = [word(17, 8, page(20) | 7), word(20, 8 * 129, page(21) | 7), word(21, 8 * 0x100, at | 0x37), word(21, 8 * 0x110, page(21) | 0x37)]
+    edits = [word(21, 8 * 0x100, value) for value in (0, (at + 4096) | 0x37, at | 0x31, MMIO | 0x37, HIDDEN | 0x37)]
+    for flags, off, name in ((0, 0, ""), (NO_FLAGS, 0, "-no-flags"), (NO_PML, 0, "-no-pml"), (0, 4, "-no-history"), (0, 15, "-all-off"),
+                             (SMALL_POOL, 0, "-small-pool"), (TWO_CPUS, 0, "-two-cpus")):
+        yield f"ept-edits{name}", machine(*mapped, FLUSH, *[s for edit in edits for s in (
+            word(21, 8 * 0x100, at | 0x37), FLUSH, ENTER, *[touch(a, at) for a in "rwx"], CPUID, edit, FLUSH, ENTER,
+            *[touch(a, at) for a in "rwx"])], word(21, 8 * 0x100, at | 0x37), FLUSH, ENTER, touch("r", at), touch("w", own + 8 * 0x100),
+            touch("w", own), CPUID, FLUSH, ENTER, touch("r", at), flags=flags, off=off)
     yield "ept-small-pool", machine(*tables, *link, FLUSH, ENTER, *[
         s for n in range(24) for s in (field("EPTP", page(16 + n % 8) | 0x1e), ENTER, *touches[:4], FLUSH)],
         flags=SMALL_POOL)
@@ -123,8 +133,8 @@ def vmcs12_programs():
                               touch("r", page(600)))
     yield "addresses", machine(
         field("PROC_CONTROLS", 0x2200000, FROM_SAMPLE), field("PROC2_CONTROLS", 1, FROM_SAMPLE),
-        *[field(name, HIDDEN + i * 0x200000) for i, name in enumerate(
-            ("IO_BITMAP_A", "IO_BITMAP_B", "VIRTUAL_APIC_ADDR", "APIC_ACCESS_ADDR", "MSR_BITMAP"))], ENTER, CPUID,
+        *[field(name, HIDDEN + i * 0x101000) for i, name in enumerate(
+            ("IO_BITMAP_A", "IO_BITMAP_B", "VIRTUAL_APIC_ADDR", "APIC_ACCESS_ADDR", "MSR_BITMAP"), 1)], ENTER, CPUID,
         field("MSR_BITMAP", MMIO), ENTER, step("l3_msr", 0, 7), step("l3_msr", 1, 9))
     yield "wrong", machine(step("enter", 1), field("HOST_RIP", 1 << 50, FROM_SAMPLE), ENTER, field("HOST_RIP", 0, FROM_SAMPLE),
                            field("EPTP", 0x800, FROM_SAMPLE), ENTER, field("EPTP", 0, FROM_SAMPLE),
@@ -201,6 +211,8 @@ def event_programs():
     yield "nmi-at-launch", machine(NMI, ENTER, ENTER, CPUID)
     yield "nmi-no-exiting", machine(field("PIN_CONTROLS", 8, FROM_SAMPLE), NMI, field("ENTRY_INTR_INFO", 0x80000b0d, FROM_SAMPLE),
                                     ENTER, exit_for("nmi_window"), NMI, field("CR3_TARGET_COUNT", 9, FROM_SAMPLE), ENTER)
+    yield "nmi-waits", machine(field("PIN_CONTROLS", 8, FROM_SAMPLE), field("ENTRY_INTR_INFO", 0x80000b0d), NMI, ENTER,
+                               exit_for("exception_nmi", 0x30e, 1), ENTER, exit_for("nmi_window"))
     yield "nmi-behind-sti", machine(NMI, step("event", 1, 2, 0), NMI, step("event", 1, 2, 1), ENTER, NMI, CPUID)
     yield "machine-check", machine(step("event", 0, 1), ENTER, step("event", 0, 1), CPUID,
                                    field("EXCEPTION_BITMAP", 1 << 18), step("event", 0, 1), ENTER)
@@ -222,7 +234,7 @@ def instruction_programs():
     yield "operands-in-small-pages", machine(
         word(5, 128 * 8, page(0) | 0xe3), word(2, 8, page(5) | 0x23), step("pointer", REGION, VMCLEAR, 3),
         word(6, 3 * 8, page(3) | 0x63), word(5, 128 * 8, page(6) | 0x23), step("pointer", REGION, VMPTRLD, 0), FLUSH,
-        word(6, 3 * 8, 0), step("pointer", REGION, VMPTRLD, 0), step("pointer", REGION, VMCLEAR, 0))
+        word(6, 3 * 8, 0), step("pointer", REGION, VMPTRLD, 0), word(2, 8, page(0) | 0x40e3), step("pointer", REGION, VMPTRLD, 0))
     yield "odd-operands-as-is", machine(ENTER, CPUID, *[step("odd", AS_IT_IS | n, n, 0x9e3779b97f4a7c15 * n) for n in range(1, 60)])
     yield "fields", machine(*[step("field", how, n, 0x8765432112345678) for n in range(len(FIELDS)) for how in (0, 7)][:230])
     yield "other-exits", machine(*[step("l2_exit", n % 16, n, 0x1234567800000000 + n) for n in range(200)])
