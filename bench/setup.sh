@@ -7,12 +7,12 @@
 # Asks nothing; says one line per missing package; a second call only checks.
 # Must never touch anything but Debian packages and build/cache/.
 #
-# usage: bench/setup.sh [--for run|test|kvm|xen|bench|perf|debug|deb|debian] [--arch amd64|i386]
+# usage: bench/setup.sh [--for run|test|kvm|xen|bench|perf|debug|deb|debian|coverage] [--arch amd64|i386]
 # shellcheck disable=SC2086  # lists of words on purpose
 set -eu
 
 usage() {
-    echo "usage: $0 [--for run|test|kvm|xen|bench|perf|debug|deb|debian] [--arch amd64|i386]" >&2
+    echo "usage: $0 [--for run|test|kvm|xen|bench|perf|debug|deb|debian|coverage] [--arch amd64|i386]" >&2
     exit 2
 }
 
@@ -53,6 +53,7 @@ debian_packages="debootstrap fdisk e2fsprogs util-linux mount"
 case $purpose in
 run) packages=$run_packages ;;
 test) packages="$run_packages $test_packages" ;;
+coverage) packages="$run_packages $test_packages llvm" ;;
 kvm) packages="$run_packages $kvm_packages" ;;
 deb) packages="$run_packages $deb_packages" ;;
 debian) packages="$run_packages $deb_packages $debian_packages" ;;

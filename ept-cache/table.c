@@ -141,10 +141,9 @@ void table_page_written(struct ept02 *ept, gpa1_t page)
 {
     struct ept_table *t = hash_find(ept, page.v);
     unsigned marked = 0;
-    for (uint16_t id = t ? t->id : 0; same_original(ept, id, page.v); marked++) {
-        t = table_at(ept, id);
+    for (; t; marked++) {
         table_mark_dirty(ept, t);
-        id = t->hash_next;
+        t = same_original(ept, t->hash_next, page.v) ? table_at(ept, t->hash_next) : NULL;
     }
     ept->work += marked / WORK_STEPS;
 }

@@ -40,6 +40,7 @@ test-hostile: test-setup $(BUILD)/strata.elf guests ## guests that do what no gu
 	@tests/guests/hostile --strata $(BUILD)/strata.elf --seed $(SEED) --steps $(STEPS)
 
 coverage: ## lines of nested/, shadow-vmcs/ and ept-cache/ that tests and fuzzers reach, by file
+	@bench/setup.sh --for coverage
 	@$(MAKE) --no-print-directory -s -k $(TEST_JOBS) cover-programs fuzz-programs && tests/coverage/run --build $(BUILD)
 
 format: ## rewrite the C files as .clang-format has it

@@ -30,11 +30,19 @@ static void copy_text(char *to, const void *from, size_t size)
     to[used] = 0;
 }
 
+/* Twelve characters, as CPUID returns them in three registers. */
+static void copy_words(char out[13], uint32_t a, uint32_t b, uint32_t c)
+{
+    const uint32_t words[3] = { a, b, c };
+    char text[sizeof(words)];
+    memcpy(text, words, sizeof(text));
+    copy_text(out, text, sizeof(text));
+}
+
 static void read_vendor(char out[13])
 {
     struct cpuid_regs r = hw_cpuid(0, 0);
-    const uint32_t words[3] = { r.ebx, r.edx, r.ecx };
-    copy_text(out, words, sizeof(words));
+    copy_words(out, r.ebx, r.edx, r.ecx);
 }
 
 static void read_brand(char out[BRAND_SIZE + 1])
@@ -55,8 +63,7 @@ static void read_below(char out[13])
     if (!(hw_cpuid(1, 0).ecx & CPUID1_ECX_HYPERVISOR))
         return;
     struct cpuid_regs r = hw_cpuid(CPUID_BELOW, 0);
-    const uint32_t words[3] = { r.ebx, r.ecx, r.edx };
-    copy_text(out, words, sizeof(words));
+    copy_words(out, r.ebx, r.ecx, r.edx);
 }
 
 static void print_vmx(uint32_t first)

@@ -102,7 +102,7 @@ static void hidden_instructions(void)
 {
     ulong at = (ulong)strange_address();
     asm volatile("movb $1,(%0)\nmovw $2,1(%0)\nmovl $3,3(%0)\n" : : "r"(at) : "memory");
-    asm volatile("lock incl (%0)\nlock cmpxchg %1,(%0)\nxchg %1,8(%0)\nbts $3,16(%0)"
+    asm volatile("lock incl (%0)\nlock cmpxchg %1,(%0)\nxchg %1,8(%0)\nbtsl $3,16(%0)"
                  :
                  : "r"(at), "r"(0)
                  : "eax", "memory", "cc");
