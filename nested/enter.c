@@ -242,16 +242,8 @@ void nested_launch(struct cpu *cpu, uint32_t reason)
             slot->flags = special_flags(slot);
     }
     enter_ept(cpu, slot);
-    if (slot->flags) {
-        uint64_t qualification = 0;
-        uint32_t failure = special_enter(cpu, slot, &qualification);
-        if (failure) {
-            nested_entry_undone(cpu);
-            count(cpu, COUNT_ENTRY_REFUSED);
-            reflect_reason(cpu, failure, qualification);
-            return;
-        }
-    }
+    if (slot->flags)
+        special_enter(cpu, slot);
     if (n->init_pending) {
         n->init_pending = false;
         start_note_init(cpu);

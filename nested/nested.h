@@ -32,6 +32,7 @@ struct nested_slot {
     uint32_t flags;      /* enum slot_flag */
     bool shadow;         /* its region says that it is a shadow VMCS: cannot be entered */
     struct vmcs12 *link; /* that vmcs02's link pointer names; NULL: none */
+    bool link_refused;   /* until the exit vmcs02 has a link pointer that the processor refuses */
     bool prefill;        /* an EPT violation at prefill_addr was reflected */
     gpa2_t prefill_addr;
     uint16_t vpid02;
@@ -103,6 +104,12 @@ void bitmap_forget(struct merged_bitmap *m);
 extern hpa_t nested_vmread_bitmap, nested_vmwrite_bitmap;
 /* vmcs12 uses VMCS shadowing with a link pointer: prepares the shadow VMCS and the bitmaps. vmcs02 is current. */
 void shadow_enter(struct cpu *cpu, struct nested_slot *slot);
+/*
+ * vmcs12's link pointer breaks a rule: the processor is given one that it refuses, so that it says so in its order, behind its checks on
+ * controls and host state. shadow_refused: vmcs02 has its own again. vmcs02 is current.
+ */
+void shadow_refuse(void);
+void shadow_refused(struct nested_slot *slot);
 /* vmcs12 uses VMCS shadowing, as at an earlier entry, and its link pointer passes the checks: in a few instructions. */
 bool shadow_link_known(const struct nested_slot *slot);
 /* A VMREAD or VMWRITE of L3 exited. True: only Strata wanted that, and has carried it out. vmcs02 is current. */
@@ -148,8 +155,7 @@ bool area_store_at_exit(const struct vmcs12 *v);
 bool area_load_at_exit(const struct vmcs12 *v);
 
 /* --- special.c: the rare parts of entries and exits, behind slot->flags; vmcs02 is current --- */
-/* VMX_OK, or the exit reason of the failed entry with its qualification. */
-uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qualification);
+void special_enter(struct cpu *cpu, struct nested_slot *slot);
 /* failed: the entry failed, so nothing of the guest is saved. False: VMX abort. */
 bool special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed);
 uint32_t special_flags(struct nested_slot *slot);

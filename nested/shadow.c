@@ -33,6 +33,17 @@ bool shadow_link_known(const struct nested_slot *slot)
     return *(const volatile uint32_t *)gpa1_ptr(region) == (revision | (uint32_t)VMCS_SHADOW_INDICATOR);
 }
 
+/* Bits 11:0 of a link pointer are 0: SDM 3, "Checks on Guest Non-Register State". */
+#define LINK_POINTER_REFUSED 1ull
+
+void shadow_refuse(void) { vmwrite(VMCS_LINK_POINTER, LINK_POINTER_REFUSED); }
+
+void shadow_refused(struct nested_slot *slot)
+{
+    slot->link_refused = false;
+    vmwrite(VMCS_LINK_POINTER, slot->link ? slot->link->vmcs02.region.v : LINK_POINTER_NONE);
+}
+
 void shadow_enter(struct cpu *cpu, struct nested_slot *slot)
 {
     const struct vmcs12 *v = &slot->v;

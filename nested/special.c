@@ -139,20 +139,18 @@ static void load_pdptes(void)
         guest_copy_pdptes(vmread(GUEST_CR3));
 }
 
-uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qualification)
+void special_enter(struct cpu *cpu, struct nested_slot *slot)
 {
     const struct vmcs12 *v = &slot->v;
     if (slot->flags & SLOT_KEEP)
         keep_enter(cpu->nested, slot);
     if ((slot->flags & SLOT_LINK) && !shadow_link_known(slot)) {
         struct check_view view = { .values = v->soft, .caps = &nested_caps, .current_vmcs = v->region };
-        const struct check_rule *broken = check_guest_soft(&view);
-        if (broken) {
-            *qualification = broken->qualification;
-            return REASON_entry_guest_state | (uint32_t)REASON_ENTRY_FAILURE;
-        }
+        slot->link_refused = check_guest_soft(&view);
     }
-    if (slot->flags & (SLOT_LINK | SLOT_LINKED))
+    if (slot->link_refused)
+        shadow_refuse();
+    else if (slot->flags & (SLOT_LINK | SLOT_LINKED))
         shadow_enter(cpu, slot);
     if (slot->flags & SLOT_NO_EPT)
         load_pdptes();
@@ -160,7 +158,6 @@ uint32_t special_enter(struct cpu *cpu, struct nested_slot *slot, uint64_t *qual
         hw_invvpid(INVVPID_SINGLE, VPID02_SHARED, 0);
     if (v->soft[FIELD_ENTRY_MSR_LOAD_COUNT])
         area_arm(cpu->nested, slot);
-    return VMX_OK;
 }
 
 bool special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed)
@@ -169,6 +166,8 @@ bool special_exit(struct cpu *cpu, struct nested_slot *slot, bool failed)
     const struct vmcs12 *v = &slot->v;
     if (slot->flags & SLOT_MSR_AREAS)
         area_disarm();
+    if (slot->link_refused)
+        shadow_refused(slot);
     if (!failed && !area_store_at_exit(v))
         return false;
     if (slot->flags & SLOT_KEEP)

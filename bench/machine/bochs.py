@@ -4,6 +4,7 @@ Input comes only from disk images and fixed time, so two runs of the same machin
 ticks; a terminal (interactive runs) is the one exception.
 """
 
+import fcntl
 import os
 import pty
 import re
@@ -11,6 +12,7 @@ import select
 import shutil
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 import tty
@@ -40,6 +42,9 @@ POWERED_OFF = re.compile(r"^(\d+)[a-z]\[[^\]]*\] .*(ACPI control: soft power off
 LAST_TICK = re.compile(r"^(\d{6,})[a-z]\[", re.M)
 PANIC = re.compile(r"^\d+p\[.*", re.M)
 
+
+DISPLAY = re.compile(r"listening for connections on port")
+DISPLAY_S = 5  # a Bochs that has not said so by then looks for no port
 
 USUAL_IPS = 10_000_000
 SLOW_IPS = 100_000_000
@@ -166,6 +171,7 @@ def run(machine, out_dir, on_serial=None, on_tick=None, limit_s=1800, stall_s=24
     log.unlink(missing_ok=True)
     line = _Terminal(serial) if terminal else SerialFile(serial)
     with line, _process(machine, out_dir, line.com1 if terminal else f"mode=file, dev={serial}", log) as child:
+        _await_display(child, log)
         started = time.monotonic()
         limits = (None, None) if terminal else (limit_s, stall_s)
         ended, detail = follow(child, line, on_serial, on_tick, *limits)
@@ -186,13 +192,37 @@ def _verdict(ended, detail, wall_s, serial, log):
     return Verdict(ended, detail, ticks, wall_s, serial, log)
 
 
+def _await_display(child, log):
+    """Ends the turn of this emulator to look for a port of its display."""
+    end = time.monotonic() + DISPLAY_S
+    while child.alive() and time.monotonic() < end and not (log.is_file() and DISPLAY.search(log.read_text(errors="replace"))):
+        time.sleep(0.01)
+    child.started()
+
+
+class _InTurn(Child):
+    """Two emulators that look for a port at the same moment take the same one, and one of them then gives up: one after the other."""
+
+    def __enter__(self):
+        self._turn = open(Path(tempfile.gettempdir()) / f"strata-bochs-{os.getuid()}.lock", "w")
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        return super().__enter__()
+
+    def started(self):
+        self._turn.close()
+
+    def __exit__(self, *what):
+        self._turn.close()
+        return super().__exit__(*what)
+
+
 def _process(machine, out_dir, com1, log):
     rc, commands = out_dir / "bochsrc", out_dir / "bochs.commands"
     rc.write_text(machine.bochsrc(com1, log))
     commands.write_text(machine.debugger)
-    return Child([bochs_path(), "-q", "-unlock", "-f", rc, "-rc", commands], out_dir / "bochs.out",
-                 [Path(f"{disk}.lock") for disk in machine.disks], cwd=out_dir,
-                 env=dict(os.environ, LD_PRELOAD=str(_seed_library())))
+    return _InTurn([bochs_path(), "-q", "-unlock", "-f", rc, "-rc", commands], out_dir / "bochs.out",
+                    [Path(f"{disk}.lock") for disk in machine.disks], cwd=out_dir,
+                    env=dict(os.environ, LD_PRELOAD=str(_seed_library())))
 
 
 def _seed_library():

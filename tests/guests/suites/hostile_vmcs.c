@@ -125,6 +125,8 @@ static u64 tame(u32 field, u64 value)
         return value & ~(u64)(PIN_POSTED | 0xffffff00);
     case PROC_CONTROLS: /* the monitor trap flag, interrupt and NMI windows: their moment is not given */
         return value & ~(u64)(PROC_MTF | PROC_TPR_SHADOW | PROC_INT_WINDOW | PROC_NMI_WINDOW);
+    case ENTRY_MSR_LOAD_COUNT: /* Bochs takes the size of the area modulo 4 GiB, and then finds its end wrong */
+        return value & 0x0fffffff;
     case ENTRY_INTR_INFO:
         return (value & 0x700) == INTR_OTHER ? value & ~0x700ull : value;
     default:
@@ -164,8 +166,6 @@ static u32 outcome_of(const struct nest *n, outcome_t entry, bool one_flip)
     if (entry != VMX_OK)
         return either && !one_flip ? 0x278 : entry;
     u32 reason = n->reason & 0xffff;
-    if (n->reason == (REASON_BAD_MSR | REASON_ENTRY_FAILED) && !one_flip)
-        return OUTCOME_OPEN; /* Strata loads MSRs before the processor checks the rest: README, "What is not supported" */
     if (n->reason & REASON_ENTRY_FAILED)
         return 0x80000000 | reason << 8 |
                (one_flip || reason != REASON_BAD_GUEST ? (u32)vmget(EXIT_QUALIFICATION) & 0xff : 0xff);
