@@ -128,7 +128,6 @@ static bool move(hpa_t to, struct page_pool *pool, uint64_t mapped)
     machine.cr3 = paging_build(pool, mapped, machine.has_1g_pages, memory01.has_mtrr ? &memory01.mtrr : NULL);
     if (!machine.cr3 || !paging_map_image(pool, machine.cr3, to))
         return false;
-    image_moved(to);
     image_place = to;
     relocate(hpa_ptr(to), image_start, (uint64_t)(image_end - image_start), machine.cr3);
     return true;

@@ -10,11 +10,6 @@
 #define PTE_NX BIT(63)
 #define PTE_ADDR 0x000ffffffffff000ull
 
-static hpa_t image_at;
-
-void image_moved(hpa_t image) { image_at = image; }
-hpa_t image_hpa(const void *p) { return hpa((uint64_t)p - (uint64_t)image_start + image_at.v); }
-
 static unsigned index_of(uint64_t addr, int level) { return (unsigned)(addr >> (PAGE_SHIFT + 9 * (level - 1))) & 511; }
 
 /* Sets the entry for addr at `level` (1 = 4 KiB), making the tables above it. False when the pool is empty. */

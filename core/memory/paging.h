@@ -16,10 +16,6 @@ uint64_t paging_build(struct page_pool *pool, uint64_t end, bool pages_1g, const
 /* The image, which lies at `image`, at its linked address with the rights that its sections need. False: the pool is empty. */
 bool paging_map_image(struct page_pool *pool, uint64_t pml4, hpa_t image);
 
-/* Physical address of something in the image, given where the image lies. */
-hpa_t image_hpa(const void *p);
-void image_moved(hpa_t image);
-
 extern uint8_t image_start[], text_end[], rodata_end[], image_end[], image_load[];
 
 #endif
